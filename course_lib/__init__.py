@@ -1,0 +1,36 @@
+"""Why and how to prune a neural network: the library behind the notebooks.
+
+`import course_lib` is light: the modules below are loaded when they are first used, and nothing is ever
+downloaded at import. Start with ``lab = course_lib.start()``.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+#: The address of this course. It stands here only; a fork changes it here (and in the set-up cell, see CONTRIBUTING.md).
+REPOSITORY = "https://github.com/OWNER/REPO"
+
+_MODULES = (
+    "cost criteria datasets feature_maps models oracle paths petals progress pruning ranking surgery training classroom"
+).split()
+_FUNCTIONS = {
+    "start": "course_lib.classroom.session",
+    "doctor": "course_lib.classroom.doctor",
+    "explore": "course_lib.classroom.explore",
+}
+
+__all__ = ["REPOSITORY", "__version__", *_FUNCTIONS, *_MODULES]
+
+
+def __getattr__(name):
+    """Load a module, or one of the classroom's functions, at its first use (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f"course_lib.{name}")
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'course_lib' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

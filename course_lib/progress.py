@@ -1,0 +1,64 @@
+"""One progress bar for everything: legible in a terminal, in Jupyter and in a log."""
+
+import os
+import sys
+from collections.abc import Iterable
+
+from tqdm.std import tqdm
+
+#: Shorter work than this (seconds) shows no bar.
+DELAY = 1.5
+#: Seconds between two lines where nobody is watching (a log, a headless notebook).
+LINE_EVERY = 15.0
+
+
+def track(iterable: Iterable, label: str, total: int | None = None) -> Iterable:
+    """`iterable`, with a bar that shows `label`, what is done and the time left.
+
+    `total`: number of items, where ``len(iterable)`` does not say. The bar appears after `DELAY` seconds. In a log a
+    line is written every `LINE_EVERY` seconds instead. ``COURSE_LIB_PROGRESS=0`` switches it off.
+    """
+    if os.environ.get("COURSE_LIB_PROGRESS") == "0":
+        return iterable
+    options = {"desc": label, "total": total, "delay": DELAY, "leave": None}
+    if _watched_notebook():
+        from tqdm.notebook import tqdm as notebook_bar
+
+        return notebook_bar(iterable, **options)
+    if sys.stderr.isatty():
+        return tqdm(iterable, **options)
+    return tqdm(iterable, file=_Lines(), mininterval=LINE_EVERY, miniters=1, ncols=88, ascii=" #", **options)
+
+
+class _Lines:
+    """A stream for tqdm that ends each state of the bar as a line of its own, instead of overwriting the last."""
+
+    def __init__(self):
+        # A notebook paints what is written to stderr as if it were an error.
+        self._stream = sys.stdout if _kernel() else sys.stderr
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r\n "):
+            self._stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _kernel():
+    """The Jupyter kernel that runs this code, or None."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None)
+
+
+def _watched_notebook() -> bool:
+    """Whether a front end with a person in front of it shows what this code displays.
+
+    A front end lets code ask questions (`input`); nbclient, hence papermill and nbconvert, does not.
+    """
+    kernel = _kernel()
+    if kernel is None or os.environ.get("COURSE_LIB_STATIC") == "1":
+        return False
+    request = kernel.get_parent("shell") or {}
+    return bool(request.get("content", {}).get("allow_stdin", True))
