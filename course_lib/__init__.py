@@ -8,19 +8,20 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-#: The address of this course. It stands here only; a fork changes it here (and in the set-up cell, see CONTRIBUTING.md).
+#: The address of this course. A fork changes it here; the notebooks' set-up cells and badges follow (CONTRIBUTING.md).
 REPOSITORY = "https://github.com/OWNER/REPO"
 
-_MODULES = (
-    "cost criteria datasets feature_maps models oracle paths petals progress pruning ranking surgery training classroom"
-).split()
+_MODULES = {
+    *("classroom", "cost", "criteria", "datasets", "feature_maps", "models", "oracle", "paths", "petals"),
+    *("progress", "pruning", "ranking", "surgery", "training"),
+}
 _FUNCTIONS = {
     "start": "course_lib.classroom.session",
     "doctor": "course_lib.classroom.doctor",
     "explore": "course_lib.classroom.explore",
 }
 
-__all__ = ["REPOSITORY", "__version__", *_FUNCTIONS, *_MODULES]
+__all__ = ["REPOSITORY", "__version__", *_FUNCTIONS, *sorted(_MODULES)]
 
 
 def __getattr__(name):

@@ -5,6 +5,8 @@ In a checkout `data/` and `notebooks/` lie beside the package; a wheel carries t
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -38,6 +40,22 @@ def cache_dir() -> Path:
             "Set the environment variable COURSE_LIB_CACHE to a folder you can write to."
         ) from error
     return folder
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`, made anew with its folder; it becomes `path` only if the block succeeds.
+
+    So `path` is always whole: the old file or the new one, never a half-written one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _shipped(name: str) -> Path:

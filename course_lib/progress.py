@@ -21,7 +21,7 @@ def track(iterable: Iterable, label: str, total: int | None = None) -> Iterable:
     if os.environ.get("COURSE_LIB_PROGRESS") == "0":
         return iterable
     options = {"desc": label, "total": total, "delay": DELAY, "leave": None}
-    if _watched_notebook():
+    if is_watched():
         from tqdm.notebook import tqdm as notebook_bar
 
         return notebook_bar(iterable, **options)
@@ -52,10 +52,11 @@ def _kernel():
     return getattr(shell, "kernel", None)
 
 
-def _watched_notebook() -> bool:
-    """Whether a front end with a person in front of it shows what this code displays.
+def is_watched() -> bool:
+    """Whether this code runs in a notebook with a front end that can answer (JupyterLab, Colab, VS Code).
 
-    A front end lets code ask questions (`input`); nbclient, hence papermill and nbconvert, does not.
+    A front end lets code ask questions with `input`; nbclient, hence papermill and nbconvert, does not.
+    ``COURSE_LIB_STATIC=1`` says no in any case.
     """
     kernel = _kernel()
     if kernel is None or os.environ.get("COURSE_LIB_STATIC") == "1":

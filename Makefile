@@ -1,0 +1,48 @@
+# The whole course in single words; `make` alone lists them. Each target first creates or updates .venv.
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.stamp
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+STRIP := .venv/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill"
+
+# Threads that wait should sleep: where they spin, two of them on shared cores slow each other down many times over.
+export OMP_WAIT_POLICY := passive
+
+.DEFAULT_GOAL := help
+.PHONY: help course lab test lint format bench checkpoints
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+course: $(STAMP) ## run every notebook on the embedded data; pages and a summary in build/course
+	$(PY) -m course_lib run --profile laptop --out build/course
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+test: $(STAMP) ## run all tests
+	$(PY) -m pytest
+
+lint: $(STAMP) ## check style, and that the notebooks are committed without outputs
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(if $(NOTEBOOKS),$(STRIP) --verify $(NOTEBOOKS))
+
+format: $(STAMP) ## repair what lint complains about
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(if $(NOTEBOOKS),$(STRIP) $(NOTEBOOKS))
+
+bench: $(STAMP) ## measure ours against naive and against peers
+	@test -e benchmarks/__main__.py || { echo "There are no benchmarks yet: benchmarks/__main__.py is missing." >&2; exit 1; }
+	$(PY) -m benchmarks
+
+checkpoints: $(STAMP) ## train the embedded checkpoints again
+	$(PY) -m course_lib checkpoints
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv; the first time PyTorch is downloaded, which takes a few minutes."
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare]'
+	@touch $@

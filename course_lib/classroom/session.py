@@ -1,0 +1,192 @@
+"""A session of the course: one profile, one seed, one device, one style of figures.
+
+The profile says how large everything is, so that a notebook runs unchanged in minutes on a laptop, in seconds in
+continuous integration, and with the paper's networks and data on a GPU.
+
+Taught in: notebooks/00_start_here.ipynb.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import torch
+
+import course_lib
+from course_lib import datasets
+from course_lib.feature_maps import unknown
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes of a run. ``start(profile, field=value)`` replaces any of them.
+
+    Attributes:
+        name: what the profile is called.
+        dataset, data_root: a name of `datasets.names()`, and its folder where it is not embedded or cached.
+        network: a name of `models.names()`.
+        image_size: pixels, height and width.
+        train_images, test_images: how many to use; None for all there are.
+        score_images: training images that criteria are computed on.
+        oracle_images: training images that the oracle is computed on.
+        epochs: of fine-tuning to the data set, before pruning.
+        learning_rate: while fine-tuning between two pruning steps.
+        maps_per_step: feature maps removed in one pruning step.
+        updates: minibatch updates of fine-tuning between two pruning steps.
+        maps_left: share of the feature maps at which pruning ends.
+        seeds: how many seeds an average is taken over.
+    """
+
+    name: str
+    dataset: str = "petals"
+    data_root: str | None = None
+    network: str = "vgg16-petals"
+    image_size: int = 32
+    train_images: int | None = 5000
+    test_images: int | None = 1500
+    score_images: int = 256
+    oracle_images: int = 256
+    epochs: float = 6
+    learning_rate: float = 2e-4
+    maps_per_step: int = 44
+    updates: int = 30
+    maps_left: float = 0.35
+    seeds: int = 3
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="ci",
+            train_images=1500,
+            test_images=400,
+            score_images=64,
+            oracle_images=64,
+            epochs=2,
+            maps_per_step=88,
+            updates=10,
+            maps_left=0.5,
+            seeds=1,
+        ),
+        Profile(name="laptop"),
+        # The paper's steps for VGG-16 (section 3.2): 60 epochs, then one map and 30 updates at a time, at rate 1e-4.
+        Profile(
+            name="paper",
+            dataset="flowers102",
+            network="vgg16-imagenet",
+            image_size=224,
+            train_images=None,
+            test_images=None,
+            score_images=960,
+            oracle_images=960,
+            epochs=60,
+            learning_rate=1e-4,
+            maps_per_step=1,
+            updates=30,
+            maps_left=0.1,
+        ),
+    )
+}
+
+
+# The best first.
+_AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What `start` hands to a notebook: the profile, the seed and the device to work on."""
+
+    profile: Profile
+    seed: int
+    device: torch.device
+
+    def splits(self) -> datasets.Splits:
+        """The profile's data set at the profile's size. Raises datasets.DataError saying what is missing."""
+        sizes = {"train": self.profile.train_images, "test": self.profile.test_images}
+        options = {name: size for name, size in sizes.items() if size is not None}
+        return datasets.load(
+            self.profile.dataset,
+            image_size=self.profile.image_size,
+            root=self.profile.data_root,
+            seed=self.seed,
+            **options,
+        )
+
+
+def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, **overrides) -> Lab:
+    """Begin a session: choose sizes and device, make results repeat, set the style of figures; prints one line.
+
+    Args:
+        profile: "ci", "laptop" or "paper".
+        seed: of every random choice in the session.
+        device: "cpu", "cuda" or "mps". Without it the CPU, where results repeat exactly; in profile "paper" the
+            best device there is.
+        overrides: fields of `Profile` to replace, for instance ``oracle_images=64``.
+
+    Raises:
+        ValueError: for an unknown profile or override, with the nearest names, or a device that is not there.
+    """
+    sizes = choose(profile, **overrides)
+    lab = Lab(sizes, seed, _device(device, best=sizes.name == "paper"))
+    _repeatable(seed, lab.device)
+    _figure_style()
+    print(_greeting(lab))
+    return lab
+
+
+def choose(profile: str, **overrides) -> Profile:
+    """The profile of this name with some fields replaced. ValueError, with the nearest names, for an unknown one."""
+    if profile not in PROFILES:
+        raise ValueError(unknown("profile", profile, PROFILES))
+    fields = [field.name for field in dataclasses.fields(Profile) if field.name != "name"]
+    for name in overrides:
+        if name not in fields:
+            raise ValueError(unknown("field of a profile", name, fields))
+    return dataclasses.replace(PROFILES[profile], **overrides)
+
+
+def _device(asked: str | None, best: bool) -> torch.device:
+    available = [name for name, there in _AVAILABLE.items() if there()]
+    if asked is None:
+        return torch.device(available[0] if best else "cpu")
+    if torch.device(asked).type not in available:
+        raise ValueError(f"The device {asked!r} is not available here. Available: {', '.join(available)}.")
+    return torch.device(asked)
+
+
+def _repeatable(seed: int, device: torch.device) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - other people's libraries draw from the global generator
+    torch.manual_seed(seed)
+    # Not on a GPU: some operations have no deterministic form there, and the paper's runs need the speed.
+    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+
+
+def _figure_style() -> None:
+    """Figures that are legible from the last row, in colours that everybody can tell apart."""
+    import seaborn
+
+    seaborn.set_theme(context="talk", style="whitegrid", palette="colorblind")
+    matplotlib.rcParams.update(
+        {
+            "figure.figsize": (10, 5.5),
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": "medium",
+            "image.cmap": "cividis",
+            "svg.hashsalt": "course_lib",  # the same figure is the same SVG, byte for byte
+        }
+    )
+
+
+def _greeting(lab: Lab) -> str:
+    place = f"{torch.get_num_threads()} threads" if lab.device.type == "cpu" else "results may differ from run to run"
+    return (
+        f"course_lib {course_lib.__version__} | profile {lab.profile.name} | seed {lab.seed} | "
+        f"{lab.device} ({place}) | torch {torch.__version__}"
+    )
