@@ -6,7 +6,6 @@ Run it with ``python -m course_lib doctor``, or in a notebook with ``course_lib.
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -56,22 +55,29 @@ def _python() -> Iterator[Result]:
 def _packages() -> Iterator[Result]:
     from packaging.requirements import Requirement
 
-    for line in importlib.metadata.requires("course-lib") or []:
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": "lab"}):
+    requirements = [Requirement(line) for line in importlib.metadata.requires("course-lib")]
+    for requirement in requirements:
+        if requirement.marker is None:
             yield _package(requirement.name, requirement.specifier)
+    lab = [r for r in requirements if r.marker and r.marker.evaluate({"extra": "lab"})]
+    missing = [r.name for r in lab if not _package(r.name, r.specifier).ok]
+    note = f"not here: {', '.join(missing)}. {_pip('course-lib[lab]')}" if missing else "all here"
+    yield Result(True, f"for opening and executing notebooks outside Colab: {note}")
 
 
 def _package(name: str, needed) -> Result:
-    wanted = f"{name} {needed} is needed"
-    repair = f'Try: {Path(sys.executable).name} -m pip install "{name}{needed}"'
+    repair = f"{name} {needed} is needed. {_pip(f'{name}{needed}')}"
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Result(False, f"{name} is not installed; {wanted}. {repair}")
+        return Result(False, f"{name} is not installed; {repair}")
     if not needed.contains(version, prereleases=True):
-        return Result(False, f"{name} {version}: {wanted}. {repair}")
+        return Result(False, f"{name} {version}: {repair}")
     return Result(True, f"{name} {version}")
+
+
+def _pip(what: str) -> str:
+    return f'Try: {Path(sys.executable).name} -m pip install "{what}"'
 
 
 def _torch_works() -> Iterator[Result]:

@@ -1,0 +1,35 @@
+"""The command line: ``python -m course_lib <command>``, each with ``--help``."""
+
+import sys
+from importlib import import_module
+
+#: command -> the module and function that carry it out, and what it does.
+COMMANDS = {
+    "doctor": ("course_lib.classroom.doctor", "main", "say whether this machine is ready for the course"),
+    "run": ("course_lib.classroom.runner", "main", "execute the notebooks; pages and a summary table"),
+    "prune": ("course_lib.classroom.commands", "prune", "make a trained network smaller"),
+    "oracle": ("course_lib.classroom.commands", "oracle", "measure what each feature map is worth"),
+    "checkpoints": ("course_lib.classroom.checkpoints", "main", "train the embedded networks again"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Hand the arguments to a command and return its exit code: 0 done, 1 not well, 2 not understood."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"There is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
+        return 2
+    module, function, _ = COMMANDS[name]
+    return getattr(import_module(module), function)(rest) or 0
+
+
+def _usage() -> str:
+    lines = [f"  {name:12} {what}" for name, (_, _, what) in COMMANDS.items()]
+    return "\n".join(["usage: python -m course_lib COMMAND ... (or COMMAND --help)", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Executing the notebooks: each by papermill in a fresh kernel, with a page to read and a line to report.
+
+A notebook that fails is shown with its cell and its traceback, the others still run, and the exit code says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from course_lib import paths
+from course_lib.classroom import results, session
+from course_lib.feature_maps import unknown
+
+PARAMETERS = ("profile", "seed", "overrides")
+#: Seconds that one cell may take; None: no limit, the paper's runs take hours.
+CELL_TIMEOUT = {"ci": 180, "laptop": 600, "paper": None}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one notebook went. `error` is empty if all is well, and otherwise names the cell and has the traceback."""
+
+    notebook: str
+    seconds: float
+    error: str = ""
+
+
+def numbered(only: list[str] | None = None) -> list[Path]:
+    """The course's notebooks in order, or those whose names begin with one of `only`.
+
+    ValueError, with the nearest names, for an entry that fits none.
+    """
+    found = sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
+    for start in only or []:
+        if not any(path.name.startswith(start) for path in found):
+            raise ValueError(unknown("notebook", start, [path.stem for path in found]))
+    return [path for path in found if only is None or path.name.startswith(tuple(only))]
+
+
+def run(notebooks: list[Path], out: Path, profile: str = "laptop", seed: int = 0, **overrides) -> list[Outcome]:
+    """Execute notebooks into `out`, one after the other, and print how each went.
+
+    Args:
+        notebooks: paths; each is checked before anything runs, and left as it is.
+        out: folder for the executed notebooks and a page (HTML) of each; also what the notebooks write files into.
+        overrides: fields of the profile to replace.
+    """
+    session.choose(profile, **overrides)
+    out = out.resolve()  # the kernels work in there
+    out.mkdir(parents=True, exist_ok=True)
+    parameters = {"profile": profile, "seed": seed, "overrides": overrides}
+    outcomes = []
+    for number, path in enumerate(notebooks, start=1):
+        print(f"[{number}/{len(notebooks)}] {path.stem} ...", flush=True)
+        outcome = _run_one(path, out, parameters)
+        print(f"[{number}/{len(notebooks)}] {path.stem}: {_verdict(outcome)}, {outcome.seconds:.0f} s", flush=True)
+        if outcome.error:
+            print(outcome.error, flush=True)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _run_one(path: Path, out: Path, parameters: dict) -> Outcome:
+    began, error = time.perf_counter(), check(path)
+    if not error:
+        executed = out / path.name
+        executed.unlink(missing_ok=True)  # what is left of an earlier run must not pass for this one's
+        error = _execute(path, executed, parameters)
+        if executed.exists():
+            _page(executed)
+    return Outcome(path.stem, round(time.perf_counter() - began, 1), error)
+
+
+def check(path: Path) -> str:
+    """What papermill would not notice, or say badly; empty if there is nothing to complain about."""
+    notebook = nbformat.read(path, as_version=4)
+    if not notebook.metadata.get("kernelspec"):
+        return f"{path.name} has no kernelspec in its metadata. Copy that of TEMPLATE.ipynb."
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        return f"{path.name} has {len(tagged)} cells tagged 'parameters'; exactly one is needed, see TEMPLATE.ipynb."
+    missing = [name for name in PARAMETERS if name not in _assigned(tagged[0].source)]
+    if missing:
+        return f"The parameters cell of {path.name} does not set {', '.join(missing)}; see TEMPLATE.ipynb."
+    return ""
+
+
+def _assigned(source: str) -> set[str]:
+    return {
+        node.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def _execute(path: Path, executed: Path, parameters: dict) -> str:
+    """Run one notebook; the error with its cell, or nothing."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        with _headless():
+            papermill.execute_notebook(
+                path,
+                executed,
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=executed.parent,
+                execution_timeout=CELL_TIMEOUT[parameters["profile"]],
+                progress_bar=sys.stderr.isatty(),
+                extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings are none of the reader's business
+            )
+    except PapermillExecutionError as error:
+        return _located(path, executed, "\n".join(error.traceback) or f"{error.ename}: {error.evalue}")
+    except Exception as error:  # a cell over its time, a kernel that died: one notebook's end, not the run's
+        return _located(path, executed, f"{type(error).__name__}: {error}")
+    return ""
+
+
+@contextlib.contextmanager
+def _headless() -> Iterator[None]:
+    """The kernel's environment: static figures, sleeping threads, and this very course_lib, installed or not."""
+    before = dict(os.environ)
+    checkout = Path(results.__file__).parents[2]
+    os.environ.update(COURSE_LIB_STATIC="1", OMP_WAIT_POLICY="passive", JUPYTER_PREFER_ENV_PATH="1")
+    os.environ.pop("MPLBACKEND", None)  # one that is set for scripts would leave the notebooks without figures
+    if (checkout / "pyproject.toml").exists():
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(checkout), before.get("PYTHONPATH")]))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _located(path: Path, executed: Path, message: str) -> str:
+    """The message below the cell it came from: its place in the course's notebook, and its id."""
+    from nbconvert.filters import strip_ansi
+
+    ran = nbformat.read(executed, as_version=4).cells if executed.exists() else []
+    ids = [c.id for c in ran if c.metadata.get("papermill", {}).get("exception") is not None]
+    sources = [cell.id for cell in nbformat.read(path, as_version=4).cells]
+    at = f"cell {sources.index(ids[-1]) + 1} ({ids[-1]})" if ids and ids[-1] in sources else "before its first cell"
+    return f"{path.name} failed in {at}:\n{strip_ansi(message)}"
+
+
+def _page(executed: Path) -> None:
+    """The executed notebook as one HTML file, with its pictures inside."""
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
+    with paths.atomic(executed.with_suffix(".html")) as temporary:
+        temporary.write_text(body, encoding="utf-8")
+
+
+def _verdict(outcome: Outcome) -> str:
+    return "FAILED" if outcome.error else "ok"
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """A table of all notebooks: name, seconds, outcome."""
+    width = max(len(outcome.notebook) for outcome in outcomes)
+    rows = [f"{o.notebook:{width}} {o.seconds:8.0f} s  {_verdict(o)}" for o in outcomes]
+    total = sum(outcome.seconds for outcome in outcomes)
+    return "\n".join([*rows, f"{'all':{width}} {total:8.0f} s  {sum(not o.error for o in outcomes)} of {len(rows)} ok"])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m course_lib run``: exit code 1 if a notebook failed."""
+    options = _parser().parse_args(argv)
+    try:
+        notebooks = numbered(options.only)
+        outcomes = run(notebooks, options.out, options.profile, options.seed, **dict(options.set))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not outcomes:
+        print(f"There are no notebooks in {paths.notebooks_dir()}.", file=sys.stderr)
+        return 2
+    command = f"python -m course_lib run --profile {options.profile} --seed {options.seed}"
+    rows = [{"notebook": o.notebook, "seconds": o.seconds, "outcome": _verdict(o)} for o in outcomes]
+    results.record(rows, options.out / "summary.csv", command=command, seed=options.seed)
+    print(f"\n{summary(outcomes)}\nExecuted notebooks and pages are in {options.out}.")
+    return int(any(outcome.error for outcome in outcomes))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="course-lib run", description="Execute the course's notebooks.")
+    parser.add_argument("--profile", default="laptop", choices=session.PROFILES)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="beginnings of names, for instance: 06 09")
+    parser.add_argument("--out", type=Path, default=Path("build/course"), help="folder of what is made (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set", nargs="+", default=[], type=_setting, metavar="FIELD=VALUE", help="replace fields of the profile"
+    )
+    return parser
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """``field=value`` as a pair; a value that is not Python's is a text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, for instance oracle_images=64")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value

@@ -1,0 +1,109 @@
+"""Figures to play with: static where nobody is watching, live under ipywidgets without a browser."""
+
+import base64
+
+import ipywidgets as widgets
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+import course_lib
+from course_lib.classroom import explore as module
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>{}</text></svg>'
+
+
+def line(k=1, style="-"):
+    figure, axes = plt.subplots(figsize=(2, 1))
+    axes.plot([0, k], style)
+    return figure
+
+
+def svg(k=1, word="a", on=False):
+    return SVG.format(f"{k} {word} {on}")
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    monkeypatch.setattr(module, "is_watched", lambda: True)
+
+
+def parts(box):
+    *handles, picture = box.children
+    return handles, picture
+
+
+def test_headless_returns_the_default_figure_closed():
+    figure = course_lib.explore(line, k=(0, 10, 3), style=["--", "-"])
+    assert isinstance(figure, Figure) and not plt.get_fignums()
+    drawn = figure.axes[0].lines[0]
+    assert drawn.get_ydata()[1] == 3 and drawn.get_linestyle() == "--"
+
+
+def test_headless_shows_an_svg_text():
+    shown = course_lib.explore(svg, k=(0, 10, 5, 5))
+    assert "5 a False" in shown._repr_svg_()
+
+
+def test_headless_errors_are_errors():
+    with pytest.raises(ZeroDivisionError):
+        course_lib.explore(lambda k: 1 / k, k=(0, 1, 0))
+
+
+def test_live_has_a_control_for_each_argument_and_one_picture(watched):
+    handles, picture = parts(course_lib.explore(svg, k=(0, 10, 2, 4), word=["x", "y"], on=True))
+    assert [type(h) for h in handles] == [widgets.IntSlider, widgets.Dropdown, widgets.Checkbox]
+    assert (handles[0].min, handles[0].max, handles[0].step, handles[0].value) == (0, 10, 2, 4)
+    assert isinstance(picture, widgets.HTML) and picture.value == SVG.format("4 x True")
+
+
+def test_live_fractions_make_a_float_slider(watched):
+    (slider,), _ = parts(course_lib.explore(svg, k=(0, 1.0, 0.5)))
+    assert isinstance(slider, widgets.FloatSlider) and slider.step == pytest.approx(0.01)
+
+
+def test_live_picture_follows_every_control_to_its_ends(watched):
+    (k, word, on), picture = parts(course_lib.explore(svg, k=(0, 10, 4), word=["x", "y"], on=False))
+    for value in (k.min, k.max):
+        k.value = value
+        assert picture.value == SVG.format(f"{value} x False")
+    word.value = "y"
+    on.value = True
+    assert picture.value == SVG.format("10 y True")
+
+
+def test_live_figures_are_pictures_that_change_and_are_closed(watched):
+    (slider,), picture = parts(course_lib.explore(line, k=(0, 10, 3)))
+    before = picture.value
+    slider.value = 9
+    assert picture.value != before and not plt.get_fignums()
+    png = base64.b64decode(picture.value.split("base64,")[1].split('"')[0])
+    assert png.startswith(b"\x89PNG")
+
+
+def test_live_errors_are_shown_in_the_picture_and_the_next_value_heals(watched):
+    (slider,), picture = parts(course_lib.explore(lambda k: svg(1 // k), k=(0, 3, 1)))
+    slider.value = 0
+    assert "ZeroDivisionError" in picture.value
+    slider.value = 3
+    assert picture.value == SVG.format("0 a False")
+
+
+@pytest.mark.parametrize(
+    "control", [(1, 2), (1, 2, 3), (3, 1, 2), (1, 1, 1), ("a", "b", "c"), [], 5, "abc", (1, 2, 1, 1, 1), None]
+)
+def test_a_control_given_wrongly_is_refused_in_words(control):
+    with pytest.raises(ValueError, match=r"The control k=.* \(low, high, default\)"):
+        course_lib.explore(line, k=control)
+
+
+def test_unknown_and_missing_arguments_are_named():
+    with pytest.raises(TypeError, match="Did you mean 'style'"):
+        course_lib.explore(line, styl=["-"])
+    with pytest.raises(TypeError, match="needs a control for each of: k"):
+        course_lib.explore(lambda k, style="-": line(k, style), style=["-"])
+
+
+def test_what_is_not_a_figure_is_refused():
+    with pytest.raises(TypeError, match="must return a matplotlib Figure or an SVG text, not int"):
+        course_lib.explore(lambda k: k, k=(0, 2, 1))

@@ -1,0 +1,102 @@
+"""Sessions: profiles, overrides, devices, repeatability."""
+
+import dataclasses
+import random
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+import course_lib
+from course_lib.classroom import session
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    yield
+    torch.use_deterministic_algorithms(False)
+    matplotlib.rcdefaults()
+
+
+def test_start_prints_one_line_that_says_what_was_chosen(capsys):
+    lab = course_lib.start("ci", seed=3)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    for said in ("profile ci", "seed 3", "cpu", torch.__version__, course_lib.__version__):
+        assert said in out
+    assert (lab.profile, lab.seed, lab.device) == (session.PROFILES["ci"], 3, torch.device("cpu"))
+
+
+def test_the_same_seed_repeats_everything_and_another_does_not():
+    def draws(seed):
+        course_lib.start("ci", seed=seed)
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    assert draws(1) == draws(1)
+    assert all(a != b for a, b in zip(draws(1), draws(2), strict=True))
+
+
+def test_results_repeat_by_default():
+    course_lib.start("laptop")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def test_overrides_replace_fields():
+    lab = course_lib.start("laptop", oracle_images=8, dataset="digits")
+    assert (lab.profile.oracle_images, lab.profile.dataset) == (8, "digits")
+    assert lab.profile.name == "laptop" and session.PROFILES["laptop"].oracle_images != 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [({"profile": "labtop"}, "laptop"), ({"oracle_image": 8}, "oracle_images"), ({"name": "ci"}, "name")],
+)
+def test_an_unknown_profile_or_field_is_answered_with_the_nearest(arguments, nearest):
+    with pytest.raises(ValueError, match=nearest):
+        session.choose(**{"profile": "ci", **arguments})
+
+
+def test_ci_is_the_smaller_and_no_profile_is_out_of_range():
+    ci, laptop, paper = (session.PROFILES[name] for name in ("ci", "laptop", "paper"))
+    for field in ("train_images", "test_images", "oracle_images", "score_images", "epochs", "updates", "seeds"):
+        assert getattr(ci, field) < getattr(laptop, field)
+    for profile in (ci, laptop, paper):
+        assert 0 < profile.maps_left < 1
+    assert (paper.dataset, paper.network, paper.image_size) == ("flowers102", "vgg16-imagenet", 224)
+
+
+def test_splits_asks_for_the_profiles_data(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(session.datasets, "load", lambda name, **options: asked.update(name=name, **options))
+    lab = course_lib.start("ci", seed=5, train_images=7, test_images=None)
+    lab.splits()
+    assert asked == {"name": "petals", "image_size": 32, "root": None, "seed": 5, "train": 7}
+
+
+def test_the_paper_takes_the_best_device_and_the_others_the_cpu(monkeypatch):
+    monkeypatch.setattr(session, "_AVAILABLE", {"cuda": lambda: False, "mps": lambda: True, "cpu": lambda: True})
+    assert session._device(None, best=True).type == "mps"
+    assert session._device(None, best=False).type == "cpu"
+    assert session._device("mps", best=False).type == "mps"
+    with pytest.raises(ValueError, match="'cuda' is not available here. Available: mps, cpu"):
+        session._device("cuda", best=True)
+
+
+def test_every_field_of_a_profile_is_described():
+    for field in dataclasses.fields(session.Profile):
+        assert field.name in session.Profile.__doc__.split("Attributes:")[1]
+
+
+def test_importing_the_package_is_light_and_offers_its_names():
+    code = "import sys, course_lib; assert 'torch' not in sys.modules; print(*dir(course_lib))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"start", "doctor", "explore", "models", "pruning"} <= set(run.stdout.split())
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'strat'"):
+        course_lib.strat  # noqa: B018
