@@ -8,7 +8,7 @@ COMMANDS = {
     "doctor": ("course_lib.classroom.doctor", "main", "say whether this machine is ready for the course"),
     "run": ("course_lib.classroom.runner", "main", "execute the notebooks; pages and a summary table"),
     "prune": ("course_lib.classroom.commands", "prune", "make a trained network smaller"),
-    "oracle": ("course_lib.classroom.commands", "oracle", "measure what each feature map is worth"),
+    "oracle": ("course_lib.classroom.commands", "measure_oracle", "measure what each feature map is worth"),
     "checkpoints": ("course_lib.classroom.checkpoints", "main", "train the embedded networks again"),
 }
 

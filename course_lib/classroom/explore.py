@@ -1,7 +1,8 @@
 """Figures to play with: a library function that draws, and a slider for each of its arguments.
 
-Only core ipywidgets are used (7.7.1 to 8.x), so that it works in Colab as it comes. Where nobody is watching (papermill,
-nbconvert, ``COURSE_LIB_STATIC=1``) the default figure is shown and an error in the function is an error of the cell.
+Only core ipywidgets are used (7.7.1 to 8.x), so that it works in Colab as it comes. Where nobody is watching
+(papermill, nbconvert, ``COURSE_LIB_STATIC=1``) the default figure is shown, and an error in the function is an error
+of the cell.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""`prune` and `oracle` on the command line: the library's own functions, with a table before and after."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from course_lib import cost, datasets, models, oracle, pruning, training
+from course_lib.classroom import results
+from course_lib.criteria import CRITERIA
+from course_lib.datasets import Splits
+
+
+def _plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
+    """A command whose expected errors are one sentence and exit code 2, not a traceback."""
+
+    @wraps(command)
+    def run(argv: list[str] | None = None) -> int:
+        try:
+            command(argv)
+        except (datasets.DataError, KeyError, ValueError, OSError, FloatingPointError) as error:
+            print(error.args[-1] if isinstance(error, KeyError) else error, file=sys.stderr)
+            return 2
+        return 0
+
+    return run
+
+
+@_plainly
+def prune(argv: list[str] | None = None) -> None:
+    """``python -m course_lib prune``: prune a trained network; the same command again goes on where it was killed."""
+    parser = _parser("prune", "Prune a trained network. Run the same command again to go on with one that was killed.")
+    parser.add_argument("--criterion", default="taylor", choices=CRITERIA)
+    parser.add_argument("--maps-per-step", type=int, default=64, metavar="N")
+    parser.add_argument("--updates", type=int, default=30, metavar="N", help="of fine-tuning after each step")
+    parser.add_argument("--until-maps", type=float, default=0.5, metavar="SHARE", help="feature maps left at the end")
+    parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of fine-tuning (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("build/prune"), help="folder of what is made (%(default)s)")
+    options = parser.parse_args(argv)
+    model, splits = _network_and_data(options)
+    steps = []
+    for step in pruning.prune(
+        model,
+        splits,
+        options.criterion,
+        maps_left=options.until_maps,
+        maps_per_step=options.maps_per_step,
+        updates=options.updates,
+        lr=options.lr,
+        images=options.examples,
+        seed=options.seed,
+        folder=options.out / "steps",
+    ):
+        steps.append(step.row())
+        print(f"step {step.number}: {step.maps_left} feature maps, {step.macs:,} MACs, accuracy {step.accuracy:.1%}")
+    small = models.save(step.model, options.out / "pruned.safetensors", notes=steps[-1])
+    results.record(steps, options.out / "steps.csv", command=_typed("prune", argv), seed=options.seed)
+    print(f"\n{_before_and_after(model, step.model, splits)}\nThe small network is {small}.")
+
+
+@_plainly
+def measure_oracle(argv: list[str] | None = None) -> None:
+    """``python -m course_lib oracle``: measure what the loss does when each feature map alone is taken away."""
+    parser = _parser("oracle", "Change of the loss, in nats, when each feature map alone is set to zero.")
+    parser.add_argument("--layers", nargs="+", metavar="NAME", help="names of layers (all)")
+    parser.add_argument("--method", default="exact", choices=oracle.METHODS)
+    parser.add_argument("--out", type=Path, default=Path("build/oracle.csv"), help="table to write (%(default)s)")
+    options = parser.parse_args(argv)
+    model, splits = _network_and_data(options)
+    batches = datasets.batches(splits.train, options.examples, seed=options.seed)
+    effects = oracle.effects(model, batches, options.layers, options.method)
+    rows = [
+        {"layer": name, "map": at, "change": float(one.mean()), "standard_error": float(one.std() / len(one) ** 0.5)}
+        for name, changes in effects.items()
+        for at, one in enumerate(changes.T)
+    ]
+    path = results.record(rows, options.out, command=_typed("oracle", argv), seed=options.seed)
+    print(f"{len(rows)} feature maps on {options.examples} examples: {path}")
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"course-lib {command}", description=description)
+    parser.add_argument("--model", default="vgg16-petals", metavar="NAME|FILE", help="a trained one (%(default)s)")
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--data", default="petals", metavar="NAME", help="a data set (%(default)s)")
+    data.add_argument("--images", type=Path, metavar="FOLDER", help="your own: train/CLASS/*.jpg, test/CLASS/*.jpg")
+    parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="of a data set that is not embedded")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS")
+    parser.add_argument("--examples", type=int, default=256, metavar="N", help="to score with (%(default)s)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _network_and_data(options: argparse.Namespace) -> tuple[nn.Module, Splits]:
+    name, root = ("folder", options.images) if options.images else (options.data, options.data_root)
+    splits = datasets.load(name, image_size=options.image_size, root=root, seed=options.seed)
+    is_file = Path(options.model).suffix == ".safetensors"
+    model = (models.load if is_file else models.trained)(options.model).to(options.device)
+    with torch.inference_mode():
+        outputs = model(splits.train[0][0][None].to(options.device)).shape[1]
+    if outputs != len(splits.classes):
+        raise ValueError(
+            f"{options.model} tells {outputs} classes apart, {name} has {len(splits.classes)}. Fine-tune it on these "
+            "images first (notebook 09 shows how), save it with models.save and give that file as --model."
+        )
+    return model, splits
+
+
+def _before_and_after(before: nn.Module, after: nn.Module, splits: Splits) -> str:
+    image_shape = tuple(splits.test[0][0].shape)
+
+    def column(model: nn.Module) -> list[str]:
+        return [
+            f"{training.evaluate(model, splits.test).accuracy:.1%}",
+            f"{cost.feature_maps(model):,}",
+            f"{cost.parameters(model):,}",
+            f"{cost.macs(model, image_shape):,}",
+            f"{cost.latency(model, image_shape, threads=torch.get_num_threads()).median_ms:.1f} ms",
+        ]
+
+    names = ["accuracy", "feature maps", "parameters", "MACs an image", "16 images take"]
+    rows = zip(names, column(before), column(after), strict=True)
+    return "\n".join(f"{name:14} {was:>16} {now:>16}" for name, was, now in [("", "before", "after"), *rows])
+
+
+def _typed(command: str, argv: list[str] | None) -> str:
+    return shlex.join(["python", "-m", "course_lib", command, *(argv or [])])

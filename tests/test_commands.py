@@ -1,0 +1,81 @@
+"""`prune` and `oracle` on the command line, on a small network and a handful of images."""
+
+import pandas as pd
+import pytest
+import torch
+
+from course_lib import cost, datasets, models, oracle
+from course_lib.__main__ import main
+from course_lib.classroom import commands
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    """Splits of 3 classes, 32 x 32; what they were asked by is in `.asked`."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    some = datasets.Images(images, torch.arange(24) % 3)
+    found, asked = datasets.Splits("tiny", some, some, some, ["a", "b", "c"]), []
+    monkeypatch.setattr(commands.datasets, "load", lambda name, **options: asked.append((name, options)) or found)
+    monkeypatch.setattr(commands.cost, "latency", lambda *a, **k: cost.Latency(1.0, 0.1, 16, 1))
+    return found, asked
+
+
+@pytest.fixture
+def network(tmp_path):
+    torch.manual_seed(0)
+    return str(models.save(models.vgg16(3, width=1 / 32, compact=True), tmp_path / "network.safetensors"))
+
+
+def test_prune_prints_before_and_after_and_saves_the_small_network(splits, network, tmp_path, capsys):
+    typed = ["prune", "--model", network, "--maps-per-step", "30", "--until-maps", "0.6", "--updates", "1"]
+    typed += ["--examples", "8", "--out", str(tmp_path / "out"), "--images", "some/folder", "--seed", "3"]
+    assert main(typed) == 0
+    said = capsys.readouterr().out
+    before = models.load(network)
+    small = models.load(tmp_path / "out" / "pruned.safetensors")
+    assert cost.feature_maps(small) == round(0.6 * cost.feature_maps(before))
+    for model in (before, small):
+        for number in (cost.feature_maps(model), cost.parameters(model), cost.macs(model, (3, 32, 32))):
+            assert f"{number:,}" in said
+    name, options = splits[1][0]
+    assert name == "folder" and str(options["root"]) == "some/folder" and options["seed"] == 3
+    table = pd.read_csv(tmp_path / "out" / "steps.csv")
+    assert table["maps_left"].is_monotonic_decreasing and len(table) == 3
+    assert table["command"][0].startswith("python -m course_lib prune --model") and (table["seed"] == 3).all()
+
+    (tmp_path / "out" / "steps" / "step_0002.safetensors").unlink()  # as if killed before the last step
+    assert main(typed) == 0
+    again = pd.read_csv(tmp_path / "out" / "steps.csv")
+    assert list(again["loss"]) == list(table["loss"])
+
+
+def test_oracle_writes_every_map_with_its_error(splits, network, tmp_path):
+    out = tmp_path / "oracle.csv"
+    arguments = ["--model", network, "--examples", "6", "--layers", "features.0", "features.2", "--out", str(out)]
+    assert main(["oracle", *arguments]) == 0
+    table = pd.read_csv(out)
+    batches = datasets.batches(splits[0].train, 6, seed=0)
+    truth = oracle.ablate(models.load(network), batches, ["features.0", "features.2"], progress=False)
+    for name, changes in truth.items():
+        assert list(table[table["layer"] == name]["change"]) == pytest.approx(changes.tolist(), abs=1e-6)
+    assert (table["standard_error"] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "no.safetensors"], "There is no file no.safetensors"),
+        (["--model", "vgg61"], "There is no trained network 'vgg61'"),
+    ],
+)
+def test_errors_are_sentences(splits, capsys, arguments, message):
+    assert main(["prune", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said and not said.startswith(("'", '"'))
+
+
+def test_a_network_for_other_classes_is_refused_with_a_way_out(splits, tmp_path, capsys):
+    other = models.save(models.vgg16(7, width=1 / 32, compact=True), tmp_path / "other.safetensors")
+    assert main(["oracle", "--model", str(other)]) == 2
+    assert "tells 7 classes apart, petals has 3" in capsys.readouterr().err

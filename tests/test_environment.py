@@ -1,0 +1,103 @@
+"""Set-up files say the same thing everywhere."""
+
+import os
+import re
+import shutil
+import subprocess
+from importlib.metadata import metadata, requires, version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import course_lib
+
+ROOT = Path(__file__).parents[1]
+# What Colab has today, and what pip installs: both must be in range, so that installing moves nothing there.
+COLAB = {
+    "ipywidgets": "7.7.1",
+    "matplotlib": "3.10.0",
+    "numpy": "2.1.3",
+    "pandas": "2.2.3",
+    "seaborn": "0.13.2",
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+}
+TARGETS = ("help", "course", "lab", "test", "lint", "bench", "checkpoints")
+
+
+def requirements():
+    return [Requirement(line) for line in requires("course-lib")]
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def conda():
+    return yaml.safe_load(text("environment.yml"))["dependencies"]
+
+
+def test_conda_installs_the_project_with_extras_that_exist(conda):
+    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    (extras,) = re.fullmatch(r"-e \.\[(.+)\]", *pip).groups()
+    assert set(extras.split(",")) <= set(metadata("course-lib").get_all("Provides-Extra"))
+
+
+def test_conda_wants_the_same_python_and_nothing_that_pyproject_does_not_know(conda):
+    plain = [entry for entry in conda if isinstance(entry, str)]
+    assert plain == [f"python{metadata('course-lib')['Requires-Python']}", "pip"]
+
+
+@pytest.mark.parametrize("name", COLAB)
+def test_colab_is_in_range(name):
+    (needed,) = [r.specifier for r in requirements() if r.name == name]
+    assert needed.contains(COLAB[name])
+
+
+def test_dependencies_are_ranges_and_colab_gets_no_tools_of_the_lab():
+    assert not [r for r in requirements() if re.search(r"==|~=", str(r.specifier))]
+    always = {r.name for r in requirements() if r.marker is None}
+    assert not always & {"jupyterlab", "papermill", "nbconvert", "ipykernel", "pytest", "captum"}
+    assert SpecifierSet(metadata("course-lib")["Requires-Python"]).contains("3.10")
+
+
+def test_one_version():
+    assert version("course-lib") == course_lib.__version__
+    assert f"version: {course_lib.__version__}" in text("CITATION.cff")
+
+
+def test_make_lists_every_target():
+    run = subprocess.run([shutil.which("make"), "-C", ROOT, "help"], capture_output=True, text=True, check=True)
+    for target in TARGETS:
+        assert f"make {target} " in run.stdout
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    commands = [line for line in script.read_text().splitlines() if line.startswith("make ")]
+    assert commands == ["make lint", "make test"]
+    for command in ["make course", *commands]:
+        assert command in text("README.md")
+
+
+def test_the_repositorys_address_is_the_same_in_the_readme():
+    assert f"git clone {course_lib.REPOSITORY} " in text("README.md")
+
+
+def test_workflows_and_hooks_are_sound():
+    (path,) = (ROOT / ".github" / "workflows").glob("*.yml")
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+    pythons = [entry["python"] for entry in jobs["tests"]["strategy"]["matrix"]["include"]]
+    assert pythons[0] == "3.10" and {"lint", "tests", "notebooks"} <= set(jobs)
+    hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"]
+    assert [(repo["repo"], *{hook["language"] for hook in repo["hooks"]}) for repo in hooks] == [("local", "system")]
+
+
+def test_nbstripout_is_told_the_same_in_make_and_in_the_hook():
+    options = re.search(r"nbstripout (--keep-id.*)", text("Makefile")).group(1)
+    assert f"nbstripout {options}" in text(".pre-commit-config.yaml")
