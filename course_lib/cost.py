@@ -1,0 +1,103 @@
+"""What a network costs: parameters, multiply-accumulates (MACs), and measured time.
+
+One MAC is one multiplication and one addition; the paper counts it as two FLOPs (appendix A.1).
+Taught in: notebooks/09_prune_vgg16.ipynb.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from course_lib.feature_maps import Chain, copy_with, device_of, evaluating, trace
+
+
+class Latency(NamedTuple):
+    """Measured time of one forward pass: median and interquartile range in milliseconds, and how it was taken."""
+
+    median_ms: float
+    iqr_ms: float
+    batch_size: int
+    threads: int
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable and fixed weights and biases."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def feature_maps(model: nn.Module) -> int:
+    """Number of feature maps that can be pruned: 4,224 for VGG-16."""
+    return sum(layer.channels for layer in Chain(model).layers.values())
+
+
+def macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
+    """MACs of one forward pass of one image of this shape (C, H, W)."""
+    return sum(macs_per_layer(model, image_shape).values())
+
+
+def macs_per_layer(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
+    """MACs of every convolutional and linear layer for one image of shape (C, H, W), by torch's own counter."""
+    counted = {}
+    for step, x, _ in _shapes(model, image_shape):
+        if step.kind in ("conv", "linear"):
+            with FlopCounterMode(display=False) as counter:
+                step(x)
+            counted[step.name] = counter.get_total_flops() // 2
+    return counted
+
+
+def mflops_per_map(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, float]:
+    """Millions of FLOPs of one feature map of each layer: 2 H W (C_in K^2 + 1), H W of its output (appendix A.1).
+
+    The paper lists 57.8 for VGG-16's second layer at 224 pixels; what the next layer would save is not in it.
+    """
+    layers = Chain(model).layers
+    found = {}
+    for step, _, output in _shapes(model, image_shape):
+        if step.name in layers:
+            weights = step.module.weight[0].numel()
+            found[step.name] = 2 * output[0, 0].numel() * (weights + 1) / 1e6
+    return found
+
+
+def latency(
+    model: nn.Module, image_shape: tuple[int, ...], *, batch_size: int = 16, threads: int = 1, seconds: float = 1.0
+) -> Latency:
+    """Time of one forward pass of a batch, measured after a warm-up for about `seconds`, with so many threads.
+
+    Channels-last memory, in which convolutions are fastest on a CPU.
+    """
+    from torch.utils.benchmark import Timer  # a slow import, and a chatty one where a compiler but no GPU is found
+
+    device = device_of(model)
+    images = torch.rand(batch_size, *image_shape, device=device, dtype=next(model.parameters()).dtype)
+    if images.dim() == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+        model = copy_with(model, {}).to(memory_format=torch.channels_last)
+    timer = Timer("model(images)", globals={"model": model, "images": images}, num_threads=threads)
+    with evaluating(model), torch.inference_mode():
+        timer.timeit(2)  # warm-up: the first passes choose kernels and touch new memory
+        measured = timer.blocked_autorange(min_run_time=seconds)
+    return Latency(measured.median * 1e3, measured.iqr * 1e3, batch_size, threads)
+
+
+def _shapes(model: nn.Module, image_shape: tuple[int, ...]):
+    """Yield (step, input, output) of a forward pass without numbers: tensors on the meta device have only shapes."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    ghost = copy_with(model, {name: torch.empty_like(tensor, device="meta") for name, tensor in named})
+    dtype = next(model.parameters()).dtype
+    x: Tensor = torch.empty(1, *image_shape, device="meta", dtype=dtype)
+    with evaluating(ghost), torch.no_grad():
+        for step in trace(ghost):
+            try:
+                output = step(x)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"Images of shape {tuple(image_shape)} do not fit layer {step.name!r}: {error}"
+                ) from None
+            yield step, x, output
+            x = output

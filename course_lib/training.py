@@ -1,0 +1,121 @@
+"""Training, fine-tuning and evaluating: one short loop that everything in the course uses.
+
+Taught in: notebooks/09_prune_vgg16.ipynb.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from course_lib import loss
+from course_lib.feature_maps import device_of, evaluating, place
+from course_lib.progress import track
+
+
+class Evaluation(NamedTuple):
+    """Share of correct answers (0 to 1) and mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    epochs: float | None = None,
+    updates: int | None = None,
+    lr: float = 1e-3,
+    batch_size: int = 32,
+    optimizer: torch.optim.Optimizer | None = None,
+    augment: bool = False,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    progress: bool = True,
+    label: str = "training",
+) -> list[float]:
+    """Train the model in place and return the mean cross-entropy of every update, in nats.
+
+    Without an optimizer: AdamW (weight decay 0.02) with one cycle of the learning rate, up to `lr` in the first fifth
+    and down to zero. With one: that optimizer as it is, at its own constant rate, which is how fine-tuning goes
+    between two pruning steps (Molchanov et al. 2017, section 3).
+
+    Args:
+        dataset: examples (image (C, H, W), label).
+        epochs, updates: how long; give one of them.
+        augment: random flips and shifts of every image.
+        penalty: added to the loss, a scalar made from the model (a regulariser).
+        seed: decides the order of examples, the augmentation and dropout: same seed, same result.
+
+    Raises:
+        ValueError: neither or both of epochs and updates; labels beyond the network's outputs.
+        FloatingPointError: the loss became infinite or not a number.
+    """
+    if (epochs is None) == (updates is None):
+        raise ValueError("Give either epochs=... or updates=..., not both.")
+    device = device_of(model)
+    updates = math.ceil(epochs * len(dataset) / batch_size) if updates is None else updates
+    schedule = None
+    if optimizer is None:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
+        steps = max(updates, 2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    torch.manual_seed(seed)  # dropout draws from the global generator
+    generator = torch.Generator().manual_seed(seed)
+    examples = _endless(dataset, batch_size, generator, workers)
+    losses = []
+    model.train()
+    for _ in track(range(updates), label) if progress else range(updates):
+        images, labels = next(examples)
+        images = random_flip_and_shift(images, generator) if augment else images
+        cost = loss.per_example(model(place(images, device)), labels.to(device)).mean()
+        losses.append(cost.item())
+        optimizer.zero_grad(set_to_none=True)
+        (cost if penalty is None else cost + penalty(model)).backward()
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+    model.eval()
+    return losses
+
+
+def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = 256, workers: int = 0) -> Evaluation:
+    """Accuracy and mean cross-entropy of the model on a data set, without dropout or augmentation."""
+    device, correct, total = device_of(model), 0, 0.0
+    with evaluating(model), torch.inference_mode():
+        for images, labels in DataLoader(dataset, batch_size, num_workers=workers):
+            labels = labels.to(device)
+            logits = model(place(images, device))
+            correct += int((logits.argmax(1) == labels).sum())
+            total += float(loss.per_example(logits, labels).double().sum())
+    return Evaluation(correct / len(dataset), total / len(dataset))
+
+
+def random_flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image (N, C, H, W) mirrored with probability 1/2 and shifted by up to an eighth of its size."""
+    n, _, height, width = images.shape
+    flip = torch.rand(n, generator=generator) < 0.5
+    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    reach_y, reach_x = height // 8, width // 8
+    padded = F.pad(images, (reach_x, reach_x, reach_y, reach_y), mode="reflect")
+    top = torch.randint(2 * reach_y + 1, (n,), generator=generator)
+    left = torch.randint(2 * reach_x + 1, (n,), generator=generator)
+    rows, columns = top[:, None] + torch.arange(height), left[:, None] + torch.arange(width)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _endless(dataset: Dataset, batch_size: int, generator: torch.Generator, workers: int) -> Iterator:
+    """Shuffled batches for ever; the last, smaller batch of an epoch is kept unless it is a single example."""
+    if len(dataset) == 0:
+        raise ValueError("The training set is empty.")
+    loader = DataLoader(dataset, batch_size, shuffle=True, generator=generator, num_workers=workers)
+    while True:
+        yield from loader

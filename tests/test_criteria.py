@@ -1,0 +1,231 @@
+"""Every criterion against a slow computation that shares no code with it."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from networks import CASES, batches, small_vgg
+from scipy import stats
+from sklearn.metrics import mutual_info_score
+
+from course_lib import criteria
+from course_lib.feature_maps import Chain
+
+NINE = {
+    "random",
+    "min_weight",
+    "l1_norm",
+    "activation_mean",
+    "activation_std",
+    "apoz",
+    "mutual_information",
+    "obd",
+    "taylor",
+}
+
+
+def one_by_one(model, data):
+    """(z, dC/dz, label) of every example by itself, layer "3" of small_vgg, with hooks and plain autograd."""
+    seen = {}
+    place = model[4] if not isinstance(model[4], torch.nn.BatchNorm2d) else model[6]
+    handle = place.register_forward_hook(lambda *args: seen.update(z=args[2]))
+    for images, labels in data:
+        for image, label in zip(images, labels, strict=True):
+            cost = torch.nn.functional.cross_entropy(model(image[None]), label[None])
+            gradient = torch.autograd.grad(cost, seen["z"])[0]
+            yield seen["z"][0].detach(), gradient[0], int(label)
+    handle.remove()
+
+
+@pytest.fixture
+def model():
+    return small_vgg()
+
+
+@pytest.fixture
+def data():
+    return batches(3, 8, 8, n=3, size=6)
+
+
+def test_the_nine_criteria_are_there():
+    assert set(criteria.CRITERIA) >= NINE
+
+
+def test_taylor_is_the_mean_of_absolute_spatial_means(model, data):
+    expected = torch.zeros(6).double()
+    for z, gradient, _ in one_by_one(model, data):
+        for c in range(6):
+            products = [float(z[c, i, j] * gradient[c, i, j]) for i in range(4) for j in range(4)]
+            expected[c] += abs(math.fsum(products) / 16) / 18
+    found = criteria.score(model, data, "taylor")["taylor"]["3"]
+    assert torch.allclose(found, expected, rtol=1e-9)
+
+
+def test_the_order_of_mean_and_absolute_value_matters(model, data):
+    terms = torch.stack([(z * gradient).mean((1, 2)) for z, gradient, _ in one_by_one(model, data)])
+    found = criteria.score(model, data, "taylor")["taylor"]["3"]
+    assert torch.allclose(found, terms.abs().mean(0))
+    assert not torch.allclose(found, terms.mean(0).abs(), rtol=0.05)  # absolute value last, as often seen
+
+
+def test_taylor_is_the_gate_derivative_over_the_map_size(model, data):
+    chain, total = Chain(model), 0.0
+    for images, labels in data:
+        gates = torch.ones(len(images), 6, dtype=torch.float64, requires_grad=True)
+        logits = chain.run(images, gates={"3": gates})
+        cost = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        total = total + torch.autograd.grad(cost, gates)[0].abs().sum(0) / 16 / 18
+    assert torch.allclose(criteria.score(model, data, "taylor")["taylor"]["3"], total)
+
+
+def test_activation_criteria(model, data):
+    z = torch.stack([z for z, _, _ in one_by_one(model, data)])  # (N, C, H, W)
+    found = criteria.score(model, data, ["activation_mean", "activation_std", "apoz"])
+    for c in range(6):
+        values = z[:, c].flatten().tolist()
+        mean = math.fsum(values) / len(values)
+        assert found["activation_mean"]["3"][c].item() == pytest.approx(mean)
+        deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
+        assert found["activation_std"]["3"][c].item() == pytest.approx(deviation)
+        assert found["apoz"]["3"][c].item() == sum(v > 0 for v in values) / len(values)
+
+
+def test_weight_criteria_need_no_data(model):
+    found = criteria.score(model, None, ["min_weight", "l1_norm"])
+    kernel = model[3].weight[2].flatten().tolist()
+    assert found["min_weight"]["3"][2].item() == pytest.approx(sum(w * w for w in kernel) / len(kernel))
+    assert found["l1_norm"]["3"][2].item() == pytest.approx(sum(map(abs, kernel)))
+
+
+def test_mutual_information_equals_scikit_learn(model):
+    data = batches(3, 8, 8, n=1, size=64)
+    x = torch.stack([z.mean((1, 2)) for z, _, _ in one_by_one(model, data)])
+    found = criteria.score(model, data, "mutual_information")["mutual_information"]["3"]
+    for c in range(6):
+        edges = torch.quantile(x[:, c].float(), torch.linspace(0, 1, 9)[1:-1]).tolist()
+        bins = [sum(float(v) > edge for edge in edges) for v in x[:, c].float()]
+        assert found[c].item() == pytest.approx(mutual_info_score(data[0][1].tolist(), bins), abs=1e-6)
+
+
+def test_mutual_information_finds_the_map_that_tells_the_label(model):
+    images, labels = torch.randn(64, 3, 8, 8).double(), torch.arange(64) % 4
+    with torch.no_grad():  # map 1 shows the label, through a channel that the images carry it in
+        model[0].weight.zero_(), model[0].bias.zero_()
+        model[0].weight[1, 0, 1, 1] = 1
+    images[:, 0] = labels[:, None, None] + 1.0
+    found = criteria.score(model, [(images, labels)], "mutual_information")["mutual_information"]["0"]
+    assert found[1].item() == pytest.approx(math.log(4))
+    assert found[[0, 2, 3, 4]].abs().max() < 1e-9
+
+
+def exact_gate_hessian(model, data, name, channels):
+    """Mean over examples of the diagonal of the full Hessian by the gates, from torch.autograd.functional."""
+    total = torch.zeros(channels).double()
+    for images, labels in data:
+        for image, label in zip(images, labels, strict=True):
+
+            def cost(gate, image=image, label=label):
+                logits = Chain(model).run(image[None], gates={name: gate})
+                return torch.nn.functional.cross_entropy(logits, label[None])
+
+            hessian = torch.autograd.functional.hessian(cost, torch.ones(channels).double())
+            total += hessian.diagonal()
+    return total / sum(len(labels) for _, labels in data)
+
+
+def test_obd_converges_to_the_exact_hessian_diagonal(model, data):
+    expected = exact_gate_hessian(model, data, "3", 6)
+    many, few = (criteria.score(model, data, "obd", draws=draws)["obd"]["3"] for draws in (1000, 1))
+    assert torch.allclose(many, expected, rtol=0.05)
+    assert not torch.allclose(few, expected, rtol=0.05)
+
+
+def test_obd_is_unbiased_whatever_the_signs(model, data):
+    """With four classes there are sixteen sign vectors: their plain average is exact."""
+    images, labels = data[0]
+    taps, total = {}, 0.0
+    logits = Chain(model).run(images.requires_grad_(), taps=taps)
+    p = logits.detach().softmax(1)
+    for signs in itertools.product([-1.0, 1.0], repeat=4):
+        root = p.sqrt() * torch.tensor(signs).double()
+        direction = root - p * root.sum(1, keepdim=True)
+        gradient = torch.autograd.grad((logits * direction).sum(), taps["3"], retain_graph=True)[0]
+        total = total + (gradient * taps["3"].detach()).sum((2, 3)).square().mean(0) / 16
+    assert torch.allclose(total, exact_gate_hessian(model, [(images, labels)], "3", 6))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_criterion_runs_on_every_kind_of_network(case):
+    model, data = CASES[case][0](), CASES[case][1]()
+    for scores in criteria.score(model, data, list(criteria.CRITERIA)).values():
+        for name, layer in Chain(model).layers.items():
+            assert scores[name].shape == (layer.channels,)
+            assert scores[name].dtype == torch.float64
+            assert torch.isfinite(scores[name]).all()
+
+
+def test_batches_may_be_cut_anywhere(model, data):
+    names = sorted(NINE - {"obd", "mutual_information"})
+    whole = [(torch.cat([x for x, _ in data]), torch.cat([y for _, y in data]))]
+    a, b = criteria.score(model, data, names), criteria.score(model, whole, names)
+    assert all(torch.allclose(a[n][layer], b[n][layer]) for n in names for layer in a[n])
+
+
+def test_same_seed_same_scores(model, data):
+    a, b = (criteria.score(model, data, ["random", "obd"], seed=3) for _ in range(2))
+    c = criteria.score(model, data, ["random", "obd"], seed=4)
+    for name in ("random", "obd"):
+        assert torch.equal(a[name]["3"], b[name]["3"])
+        assert not torch.equal(a[name]["3"], c[name]["3"])
+
+
+def test_random_is_uniform_on_one_scale_in_every_layer():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2000, 1), torch.nn.Flatten(), torch.nn.Linear(2000, 2))
+    found = criteria.score(model, None, "random")["random"]["0"]
+    assert stats.kstest(found.numpy(), "uniform").pvalue > 1e-4
+
+
+def test_dropout_is_off_while_scoring_and_the_mode_comes_back(data):
+    model = small_vgg(dropout=True).train()
+    names = ["taylor", "activation_mean"]
+    found, expected = criteria.score(model, data, names), criteria.score(small_vgg(), data, names)
+    assert model.training
+    assert all(torch.equal(found[n]["3"], expected[n]["3"]) for n in names)
+
+
+def test_no_gradient_is_left_on_the_weights(model, data):
+    criteria.score(model, data, list(criteria.CRITERIA))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_frozen_weights_can_be_scored(model, data):
+    expected = criteria.score(model, data, ["taylor"])["taylor"]["0"]
+    model.requires_grad_(False)
+    assert torch.equal(criteria.score(model, data, ["taylor"])["taylor"]["0"], expected)
+
+
+def test_a_criterion_of_your_own_is_one_function(model, data):
+    @criteria.register("largest", needs="activations")
+    def largest(maps):
+        return maps.z.amax(maps.positions)
+
+    try:
+        found = criteria.score(model, data, ["largest"])["largest"]["3"]
+        expected = torch.stack([z.amax((1, 2)) for z, _, _ in one_by_one(model, data)]).mean(0)
+        assert torch.allclose(found, expected)
+    finally:
+        del criteria.CRITERIA["largest"]
+
+
+def test_errors_say_what_to_do(model, data):
+    with pytest.raises(KeyError, match="Did you mean 'taylor'"):
+        criteria.score(model, data, ["tailor"])
+    with pytest.raises(KeyError, match="Known: 0, 3, 5"):
+        criteria.score(model, data, ["taylor"], layers=["9"])
+    with pytest.raises(ValueError, match="empty"):
+        criteria.score(model, iter([]), ["taylor"])
+    with pytest.raises(ValueError, match="4 outputs"):
+        criteria.score(model, [(data[0][0], data[0][1] + 3)], ["taylor"])
+    with pytest.raises(FloatingPointError, match="NaN"):
+        criteria.score(model, [(data[0][0] * torch.nan, data[0][1])], ["taylor"])

@@ -1,0 +1,112 @@
+"""The oracle: exact equals naive equals captum; errors; memory."""
+
+import pytest
+import torch
+from networks import CASES, batches, small_vgg
+
+from course_lib import oracle
+from course_lib.feature_maps import Chain
+
+
+def largest_difference(found, expected):
+    """Relative to the layer's largest effect."""
+    return max(float((found[n] - expected[n]).abs().max() / expected[n].abs().max()) for n in expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_exact_equals_naive(case):
+    model, data = CASES[case][0](), CASES[case][1]()
+    naive = oracle.ablate(model, data, method="naive")
+    assert set(naive) == set(Chain(model).layers)
+    assert largest_difference(oracle.ablate(model, data), naive) < 1e-10
+
+
+def test_exact_equals_naive_in_single_precision():
+    model, data = small_vgg().float(), [(x.float(), y) for x, y in batches(3, 8, 8)]
+    assert largest_difference(oracle.ablate(model, data), oracle.ablate(model, data, method="naive")) < 1e-5
+
+
+def test_exact_equals_captum():
+    attr = pytest.importorskip("captum.attr", reason="captum is in the extra 'compare'")
+    model, (images, labels) = small_vgg(), batches(3, 8, 8, n=1)[0]
+
+    def negative_loss(x):
+        return -torch.nn.functional.cross_entropy(model(x), labels, reduction="none")
+
+    truth = oracle.effects(model, [(images, labels)])
+    ablation = attr.LayerFeatureAblation(negative_loss, model[1])
+    masks = torch.arange(5).view(1, 5, 1, 1).expand(1, 5, 8, 8)
+    found = ablation.attribute(images, layer_baselines=0, layer_mask=masks)[:, :, 0, 0]
+    assert torch.allclose(found, truth["0"], rtol=1e-5, atol=1e-12)
+
+
+def test_signed_change_of_the_mean_loss_by_hand():
+    model, data = small_vgg(), batches(3, 8, 8)
+    x, y = torch.cat([images for images, _ in data]), torch.cat([labels for _, labels in data])
+    with torch.no_grad():
+        before = torch.nn.functional.cross_entropy(model(x), y)
+        model[3].weight[2], model[3].bias[2] = 0, 0  # without its weights and bias, a kernel's map is zero
+        after = torch.nn.functional.cross_entropy(model(x), y)
+    assert oracle.ablate(small_vgg(), data)["3"][2].item() == pytest.approx(float(after - before), rel=1e-9)
+
+
+@pytest.mark.parametrize("memory_limit", [1, 1 << 12, 1 << 30])
+def test_the_memory_limit_does_not_change_the_result(memory_limit):
+    model, data = small_vgg(batch_norm=True), batches(3, 8, 8)
+    limited = oracle.ablate(model, data, memory_limit=memory_limit)
+    assert largest_difference(limited, oracle.ablate(model, data)) < 1e-12
+
+
+def test_the_memory_limit_is_respected(monkeypatch):
+    model, data, seen = small_vgg(), batches(3, 8, 8), []
+    real = oracle.contribution
+
+    def watched(*arguments):
+        share = real(*arguments)
+        seen.append(share.nbytes)
+        return share
+
+    monkeypatch.setattr(oracle, "contribution", watched)
+    oracle.ablate(model, data, memory_limit=100_000)
+    assert 3 * max(seen) <= 100_000
+    assert max(seen) > 10_000  # and it is made use of
+
+
+def test_some_maps_of_some_layers():
+    model, data = small_vgg(), batches(3, 8, 8)
+    part, whole = oracle.ablate(model, data, {"3": [4, 1]}), oracle.ablate(model, data)
+    assert list(part) == ["3"]
+    assert torch.isnan(part["3"]).tolist() == [True, False, True, True, False, True]
+    assert torch.allclose(part["3"][[1, 4]], whole["3"][[1, 4]], rtol=1e-12)
+
+
+def test_mode_and_weights_are_left_as_they_were():
+    model = small_vgg(batch_norm=True, dropout=True).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    oracle.ablate(model, batches(3, 8, 8))
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_dead_map_has_no_effect():
+    model = small_vgg()
+    with torch.no_grad():
+        model[3].bias[2] = -1e6
+    assert oracle.ablate(model, batches(3, 8, 8))["3"][2] == 0
+
+
+def test_errors_say_what_to_do():
+    model, data = small_vgg(), batches(3, 8, 8)
+    with pytest.raises(KeyError, match="'exact'"):
+        oracle.ablate(model, data, method="exat")
+    with pytest.raises(KeyError, match="Known: 0, 3, 5"):
+        oracle.ablate(model, data, ["7"])
+    with pytest.raises(IndexError, match="0 to 4"):
+        oracle.ablate(model, data, {"0": [5]})
+    with pytest.raises(ValueError, match="empty"):
+        oracle.ablate(model, [])
+    with pytest.raises(ValueError, match="4 outputs"):
+        oracle.ablate(model, [(data[0][0], data[0][1] + 3)])
+    data[0][0][0] = torch.nan
+    with pytest.raises(FloatingPointError, match="NaN"):
+        oracle.ablate(model, data)
