@@ -121,7 +121,7 @@ class Chain:
         self.layers = {layer.name: layer for layer in _find_layers(self.steps)}
         if not self.layers:
             raise UnsupportedModel(
-                f"{type(model).__name__} has no feature maps to prune: no convolutional layer is followed by another layer."
+                f"{type(model).__name__} has no feature maps to prune: no convolution has another layer behind it."
             )
         self._gated = {layer.gate_at: layer.name for layer in self.layers.values()}
 
@@ -193,8 +193,8 @@ def device_of(model: nn.Module) -> torch.device:
     parameter = next(model.parameters())
     if parameter.dtype == torch.float16 and parameter.device.type == "cpu":
         raise TypeError(
-            "The model is in half precision (torch.float16) on a CPU, where training and scoring are slow and overflow. "
-            "Call model.float() first; save it in half precision afterwards with models.save(..., dtype=torch.float16)."
+            "The model is in half precision (torch.float16) on a CPU, where training and scoring are slow and "
+            "overflow. Call model.float() first; models.save(..., dtype=torch.float16) stores it in half again."
         )
     return parameter.device
 

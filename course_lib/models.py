@@ -170,7 +170,8 @@ def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict
     """Write tensors and a JSON-able header to a safetensors file that is complete or absent, never half there."""
     metadata = {"format": FORMAT, **{key: json.dumps(value) for key, value in header.items()}}
     with paths.atomic(path) as temporary:
-        safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata)
+        content = {key: value.contiguous() for key, value in tensors.items()}
+        temporary.write_bytes(safetensors.torch.save(content, metadata))
     return Path(path)
 
 
@@ -244,6 +245,18 @@ def load_trunk(model: nn.Module, path: str | Path) -> nn.Module:
     if missing := sorted(wanted - set(state)):
         raise ValueError(f"{path} lacks {len(missing)} of the network's weights, the first is {missing[0]!r}.")
     model.load_state_dict({key: state[key].float() for key in wanted}, strict=False)
+    return model
+
+
+def fresh_head(model: nn.Module, num_classes: int, seed: int = 0) -> nn.Module:
+    """Give the model, in place, a new output layer with small weights: the start of transfer learning."""
+    last = [step for step in trace(model) if step.kind == "linear"][-1]
+    head = nn.Linear(last.module.in_features, num_classes)
+    with torch.no_grad():
+        head.weight.normal_(std=0.01, generator=torch.Generator().manual_seed(seed))
+        head.bias.zero_()
+    parent, _, leaf = last.name.rpartition(".")
+    model.get_submodule(parent)._modules[leaf] = head.to(last.module.weight)
     return model
 
 

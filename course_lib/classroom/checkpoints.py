@@ -48,22 +48,10 @@ def world(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
 def petals(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
     """The world's network fine-tuned to the ten species of the course."""
     splits = datasets.load("petals", image_size=IMAGE_SIZE, seed=seed)
-    model = fresh_head(models.trained("vgg16-world"), len(splits.classes), seed)
+    model = models.fresh_head(models.trained("vgg16-world"), len(splits.classes), seed)
     training.fit(model, splits.train, epochs=6, lr=1e-3, augment=True, seed=seed, label="petals")
     recipe = "vgg16-world with a new output layer, 6 epochs of 5,000 images, AdamW 1e-3, one cycle, flips and shifts"
     return model, splits, {"recipe": recipe}
-
-
-def fresh_head(model: nn.Module, num_classes: int, seed: int) -> nn.Module:
-    """The model with a new, small output layer for so many classes: the start of transfer learning."""
-    last = [step for step in Chain(model).steps if step.kind == "linear"][-1]
-    torch.manual_seed(seed)
-    head = nn.Linear(last.module.in_features, num_classes)
-    nn.init.normal_(head.weight, std=0.01)
-    nn.init.zeros_(head.bias)
-    parent, _, leaf = last.name.rpartition(".")
-    model.get_submodule(parent)._modules[leaf] = head
-    return model
 
 
 RECIPES = {"vgg16-world": world, "vgg16-petals": petals}

@@ -9,15 +9,23 @@ Taught in: notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
 import course_lib
-from course_lib import datasets
+from course_lib import datasets, models, paths, training
+from course_lib.classroom import results
 from course_lib.feature_maps import unknown
 
 
@@ -28,13 +36,14 @@ class Profile:
     Attributes:
         name: what the profile is called.
         dataset, data_root: a name of `datasets.names()`, and its folder where it is not embedded or cached.
-        network: a name of `models.names()`.
+        network: a name of `models.names()`; it is fine-tuned first, unless it was trained on the data set.
+        trunk: a file with weights for the convolutions of a VGG-16, instead of `network`.
         image_size: pixels, height and width.
         train_images, test_images: how many to use; None for all there are.
         score_images: training images that criteria are computed on.
         oracle_images: training images that the oracle is computed on.
-        epochs: of fine-tuning to the data set, before pruning.
-        learning_rate: while fine-tuning between two pruning steps.
+        epochs, tuning_rate: of fine-tuning to the data set, before pruning.
+        optimizer, learning_rate: of fine-tuning between two pruning steps.
         maps_per_step: feature maps removed in one pruning step.
         updates: minibatch updates of fine-tuning between two pruning steps.
         maps_left: share of the feature maps at which pruning ends.
@@ -45,12 +54,15 @@ class Profile:
     dataset: str = "petals"
     data_root: str | None = None
     network: str = "vgg16-petals"
+    trunk: str | None = None
     image_size: int = 32
     train_images: int | None = 5000
     test_images: int | None = 1500
     score_images: int = 256
     oracle_images: int = 256
     epochs: float = 6
+    tuning_rate: float = 1e-3
+    optimizer: str = "adam"
     learning_rate: float = 2e-4
     maps_per_step: int = 44
     updates: int = 30
@@ -85,6 +97,8 @@ PROFILES = {
             score_images=960,
             oracle_images=960,
             epochs=60,
+            tuning_rate=1e-4,
+            optimizer="sgd",
             learning_rate=1e-4,
             maps_per_step=1,
             updates=30,
@@ -105,6 +119,7 @@ class Lab:
     profile: Profile
     seed: int
     device: torch.device
+    overrides: dict = dataclasses.field(default_factory=dict)
 
     def splits(self) -> datasets.Splits:
         """The profile's data set at the profile's size. Raises datasets.DataError saying what is missing."""
@@ -117,6 +132,61 @@ class Lab:
             seed=self.seed,
             **options,
         )
+
+    def network(self, splits: datasets.Splits) -> nn.Module:
+        """The profile's network, trained on its data set: embedded, or fine-tuned now and kept in the cache."""
+        if self.profile.dataset == "petals" and self.profile.trunk is None:
+            return models.trained(self.profile.network).to(self.device)
+        fields = ("dataset", "network", "trunk", "image_size", "train_images", "epochs", "tuning_rate")
+        key = json.dumps([self.seed, len(splits.train), *(getattr(self.profile, field) for field in fields)])
+        kept = paths.cache_dir() / "networks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+        if not kept.exists():
+            models.save(self._fine_tuned(splits), kept, notes={"made from": key})
+        return models.load(kept).to(self.device)
+
+    def _fine_tuned(self, splits: datasets.Splits) -> nn.Module:
+        sizes, classes = self.profile, len(splits.classes)
+        torch.manual_seed(self.seed)
+        if sizes.trunk is not None:
+            model = models.fresh_head(models.vgg16(classes, compact=True, trunk=sizes.trunk), classes, self.seed)
+        else:
+            model = models.fresh_head(models.trained(sizes.network), classes, self.seed)
+        how = {"epochs": sizes.epochs, "lr": sizes.tuning_rate, "augment": True, "seed": self.seed}
+        training.fit(model.to(self.device), splits.train, label=f"fine-tuning to {splits.name}", **how)
+        return model
+
+    def batches(self, splits: datasets.Splits, n: int) -> DataLoader:
+        """At most n training images for criteria and oracle: always the same ones for the same seed."""
+        return datasets.batches(splits.train, min(n, len(splits.train)), seed=self.seed)
+
+    @property
+    def loop(self) -> dict:
+        """The profile's settings of `pruning.prune`."""
+        sizes = self.profile
+        return {
+            "maps_per_step": sizes.maps_per_step,
+            "updates": sizes.updates,
+            "images": sizes.score_images,
+            "optimizer": sizes.optimizer,
+            "lr": sizes.learning_rate,
+            "seed": self.seed,
+        }
+
+    def record(self, rows: Iterable[Mapping] | pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write rows to `results/<name>.csv` below the working folder and return them as a table.
+
+        `name` begins with the notebook's number; the command that makes the rows again is written beside them.
+        """
+        settings = " ".join(f"{key}={value}" for key, value in self.overrides.items())
+        command = f"python -m course_lib run --profile {self.profile.name} --seed {self.seed} --only {name[:2]}"
+        table = pd.DataFrame(rows)
+        results.record(
+            table,
+            Path("results") / f"{name}.csv",
+            command=f"{command} --set {settings}" if settings else command,
+            seed=None if "seed" in table.columns else self.seed,
+        )
+        return table
 
 
 def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, **overrides) -> Lab:
@@ -133,7 +203,7 @@ def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, 
         ValueError: for an unknown profile or override, with the nearest names, or a device that is not there.
     """
     sizes = choose(profile, **overrides)
-    lab = Lab(sizes, seed, _device(device, best=sizes.name == "paper"))
+    lab = Lab(sizes, seed, _device(device, best=sizes.name == "paper"), overrides)
     _repeatable(seed, lab.device)
     _figure_style()
     print(_greeting(lab))
