@@ -177,7 +177,8 @@ class Lab:
 
         `name` begins with the notebook's number; the command that makes the rows again is written beside them.
         """
-        settings = " ".join(f"{key}={value}" for key, value in self.overrides.items())
+        # Of a path only its last part: the rest says where it lies on one machine.
+        settings = " ".join(f"{key}={str(value).rstrip('/').split('/')[-1]}" for key, value in self.overrides.items())
         command = f"python -m course_lib run --profile {self.profile.name} --seed {self.seed} --only {name[:2]}"
         table = pd.DataFrame(rows)
         results.record(
@@ -225,7 +226,7 @@ def _device(asked: str | None, best: bool) -> torch.device:
     available = [name for name, there in _AVAILABLE.items() if there()]
     if asked is None:
         return torch.device(available[0] if best else "cpu")
-    if torch.device(asked).type not in available:
+    if asked.split(":")[0] not in available:
         raise ValueError(f"The device {asked!r} is not available here. Available: {', '.join(available)}.")
     return torch.device(asked)
 
@@ -255,7 +256,8 @@ def _figure_style() -> None:
 
 
 def _greeting(lab: Lab) -> str:
-    place = f"{torch.get_num_threads()} threads" if lab.device.type == "cpu" else "results may differ from run to run"
+    threads = torch.get_num_threads()
+    place = f"{threads} thread{'s' * (threads > 1)}" if lab.device.type == "cpu" else "results vary from run to run"
     return (
         f"course_lib {course_lib.__version__} | profile {lab.profile.name} | seed {lab.seed} | "
         f"{lab.device} ({place}) | torch {torch.__version__}"
