@@ -14,7 +14,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Hand the arguments to a command and return its exit code: 0 done, 1 not well, 2 not understood."""
+    """Hand the arguments to a command. Exit codes: 0 done, 1 not well, 2 not understood, 130 interrupted."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
@@ -23,7 +23,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
     module, function, _ = COMMANDS[name]
-    return getattr(import_module(module), function)(rest) or 0
+    try:
+        return getattr(import_module(module), function)(rest) or 0
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished before is kept.", file=sys.stderr)
+        return 130
 
 
 def _usage() -> str:

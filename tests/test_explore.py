@@ -107,3 +107,17 @@ def test_unknown_and_missing_arguments_are_named():
 def test_what_is_not_a_figure_is_refused():
     with pytest.raises(TypeError, match="must return a matplotlib Figure or an SVG text, not int"):
         course_lib.explore(lambda k: k, k=(0, 2, 1))
+
+
+@pytest.mark.parametrize(("answers", "shown"), [(True, "VBox"), (False, "Figure")])
+def test_in_a_real_kernel_the_front_end_decides(monkeypatch, answers, shown):
+    # JupyterLab, Colab and VS Code can answer `input`; papermill and nbconvert cannot.
+    from jupyter_client.manager import run_kernel
+
+    monkeypatch.delenv("COURSE_LIB_STATIC", raising=False)
+    code = "import course_lib\nfrom matplotlib import pyplot as plt\ndef fn(k):\n    return plt.figure()\n"
+    code += "print(type(course_lib.explore(fn, k=(0, 2, 1))).__name__)"
+    printed = []
+    with run_kernel() as client:
+        client.execute_interactive(code, allow_stdin=answers, timeout=120, output_hook=printed.append)
+    assert shown in [m["content"].get("text", "").strip() for m in printed]

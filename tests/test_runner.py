@@ -111,10 +111,20 @@ def test_settings_are_pythons_values_or_texts():
     assert runner._setting("train_images=None") == ("train_images", None)
 
 
-def test_the_command_line_lists_its_commands_and_knows_no_others(capsys):
+def interrupted(argv):
+    raise KeyboardInterrupt
+
+
+def test_the_command_line_lists_its_commands_and_knows_no_others(capsys, monkeypatch):
     assert main(["--help"]) == 0 and "doctor" in capsys.readouterr().out
     assert main([]) == 0
     assert main(["rnu"]) == 2 and "no command 'rnu'" in capsys.readouterr().err
+    monkeypatch.setattr("course_lib.classroom.runner.main", interrupted)
+    assert main(["run"]) == 130 and "Interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "run", "prune", "oracle"])
+def test_each_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
-        main(["run", "--help"])
-    assert stop.value.code == 0
+        main([command, "--help"])
+    assert stop.value.code == 0 and f"usage: course-lib {command}" in capsys.readouterr().out

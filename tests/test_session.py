@@ -84,6 +84,8 @@ def test_the_paper_takes_the_best_device_and_the_others_the_cpu(monkeypatch):
     assert session._device("mps", best=False).type == "mps"
     with pytest.raises(ValueError, match="'cuda' is not available here. Available: mps, cpu"):
         session._device("cuda", best=True)
+    with pytest.raises(ValueError, match="'gpu' is not available"):
+        session._device("gpu", best=True)
 
 
 def test_every_field_of_a_profile_is_described():

@@ -131,7 +131,7 @@ def _checkpoints() -> Iterator[Result]:
 
 
 def _course_files() -> Iterator[Result]:
-    cards = sorted(paths.data_dir().glob("*.md"))
+    cards = sorted(paths.data_dir().rglob("*.md"))
     yield Result(bool(cards), f"{len(cards)} data cards in {paths.data_dir()}")
     found = sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
     yield Result(bool(found), f"{len(found)} notebooks in {paths.notebooks_dir()}")
