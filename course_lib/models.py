@@ -61,7 +61,7 @@ def vgg16(
         features.append(nn.ReLU())
         channels = maps
     head = _linear_head(channels, num_classes) if compact else _vgg_head(channels, num_classes, round(4096 * width))
-    model = _initialise(nn.Sequential(OrderedDict(features=nn.Sequential(*features), **head)))
+    model = initialise(nn.Sequential(OrderedDict(features=nn.Sequential(*features), **head)))
     if trunk is not None:
         load_trunk(model, trunk)
     return model
@@ -82,14 +82,14 @@ def alexnet(
     features += [nn.Conv2d(b, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, d, 3, padding=1), nn.ReLU()]
     features += [nn.Conv2d(d, e, 3, padding=1), nn.ReLU(), pool()]
     head = _linear_head(e, num_classes) if compact else _alexnet_head(e, num_classes, round(4096 * width))
-    return _initialise(nn.Sequential(OrderedDict(features=nn.Sequential(*features), **head)))
+    return initialise(nn.Sequential(OrderedDict(features=nn.Sequential(*features), **head)))
 
 
 def lenet_300_100(num_classes: int = 10, *, pixels: int = 28 * 28) -> nn.Sequential:
     """LeNet-300-100: images (N, 1, H, W) with H W = pixels; logits (N, num_classes). It has no feature maps."""
     layers = [("flatten", nn.Flatten()), ("fc1", nn.Linear(pixels, 300)), ("relu1", nn.ReLU())]
     layers += [("fc2", nn.Linear(300, 100)), ("relu2", nn.ReLU()), ("fc3", nn.Linear(100, num_classes))]
-    return _initialise(nn.Sequential(OrderedDict(layers)))
+    return initialise(nn.Sequential(OrderedDict(layers)))
 
 
 def lenet_5(num_classes: int = 10) -> nn.Sequential:
@@ -97,7 +97,21 @@ def lenet_5(num_classes: int = 10) -> nn.Sequential:
     layers = [("conv1", nn.Conv2d(1, 20, 5)), ("pool1", nn.MaxPool2d(2, 2))]
     layers += [("conv2", nn.Conv2d(20, 50, 5)), ("pool2", nn.MaxPool2d(2, 2)), ("flatten", nn.Flatten())]
     layers += [("fc1", nn.Linear(800, 500)), ("relu1", nn.ReLU()), ("fc2", nn.Linear(500, num_classes))]
-    return _initialise(nn.Sequential(OrderedDict(layers)))
+    return initialise(nn.Sequential(OrderedDict(layers)))
+
+
+def initialise(model: nn.Module) -> nn.Module:
+    """Draw all weights anew, in place, from torch's global generator.
+
+    Kaiming-normal weights and zero biases; the output layer at half size, so that a deep plain network starts.
+    """
+    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        layers[-1].weight.mul_(0.5 / math.sqrt(2))
+    return model
 
 
 def trained(name: str) -> nn.Module:
@@ -300,17 +314,6 @@ def _alexnet_head(channels: int, num_classes: int, units: int) -> dict[str, nn.M
     layers = [nn.Dropout(), nn.Linear(channels * 36, units), nn.ReLU(), nn.Dropout()]
     layers += [nn.Linear(units, units), nn.ReLU(), nn.Linear(units, num_classes)]
     return {"avgpool": nn.AdaptiveAvgPool2d(6), "flatten": nn.Flatten(), "classifier": nn.Sequential(*layers)}
-
-
-def _initialise(model: nn.Sequential) -> nn.Sequential:
-    """Kaiming-normal weights and zero biases; the output layer at half size, so that a deep plain network starts."""
-    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
-    with torch.no_grad():
-        layers[-1].weight.mul_(0.5 / math.sqrt(2))
-    return model
 
 
 def _download(name: str) -> nn.Module:

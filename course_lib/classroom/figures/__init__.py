@@ -1,0 +1,11 @@
+"""The figures of the course: one function each, data in, matplotlib Figure out."""
+
+from course_lib.classroom.figures.pruning import (
+    cost_by_layer,
+    map_counts,
+    pruning_curves,
+    realised_speed,
+    surviving_maps,
+)
+
+__all__ = ["cost_by_layer", "map_counts", "pruning_curves", "realised_speed", "surviving_maps"]

@@ -1,0 +1,136 @@
+"""Figures of the pruning loop: accuracy against size, what survives, what it costs."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import nn
+
+from course_lib import cost
+from course_lib.classroom.figures.style import COLOURS, MARKERS, colour, layer_labels, title
+from course_lib.feature_maps import Chain
+
+AXES = {"feature maps": "maps_share", "MACs": "macs_share", "parameters": "params_share"}
+
+
+def shares(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of pruning steps with the shares that are left: maps_share, macs_share, params_share (0 to 1)."""
+    runs = [key for key in ("curve", "seed") if key in table]
+    whole = table.sort_values("number").groupby(runs)[["maps_left", "macs", "params"]].transform("first")
+    added = {"maps_share": table.maps_left / whole.maps_left, "macs_share": table.macs / whole.macs}
+    return table.assign(**added, params_share=table.params / whole.params)
+
+
+def pruning_curves(
+    table: pd.DataFrame,
+    recorded: pd.DataFrame | None = None,
+    axis: str = "feature maps",
+    when: str = "after fine-tuning",
+    heading: str = "Accuracy while feature maps are removed",
+) -> Figure:
+    """Accuracy against what is left of the network, as in Figures 4 and 5 of Molchanov et al. 2017.
+
+    Args:
+        table: one row a step: curve, seed, number, maps_left, macs, params, accuracy, accuracy_before_tuning.
+        recorded: the same of an earlier, longer run, drawn faintly beneath with its range over seeds.
+        axis: 'feature maps', 'MACs' or 'parameters'.
+        when: 'after fine-tuning' or 'right after the cut'.
+    """
+    x, y = AXES[axis], "accuracy" if when == "after fine-tuning" else "accuracy_before_tuning"
+    figure, axes = plt.subplots()
+    if recorded is not None:
+        _recorded(axes, shares(recorded), x, y)
+    for name, runs in shares(table).groupby("curve", sort=False):
+        for i, (_, run) in enumerate(runs.groupby("seed")):
+            label = title(name) if i == 0 else None
+            axes.plot(run[x], run[y], marker=_marker(name), color=colour(name), label=label, lw=2.5, ms=7, zorder=3)
+    axes.invert_xaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(xlabel=f"{axis} left", ylabel=f"test accuracy\n{when}", title=heading, ylim=(0, 1))
+    figure.legend(*_unique(axes), loc="outside right upper", frameon=False, fontsize="small")
+    return figure
+
+
+def _recorded(axes, table: pd.DataFrame, x: str, y: str) -> None:
+    for name, runs in table.groupby("curve", sort=False):
+        by_step = runs.groupby("number").agg(x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"))
+        label = f"{title(name)} (recorded)"
+        axes.plot(by_step.x, by_step["mean"], color=colour(name), alpha=0.45, lw=1.8, ls="--", label=label)
+        if runs.groupby("number").size().max() > 1:
+            axes.fill_between(by_step.x, by_step.low, by_step.high, color=colour(name), alpha=0.12, lw=0)
+
+
+def _marker(name: str) -> str:
+    return MARKERS.get(name, "o")
+
+
+def _unique(axes) -> tuple[list, list[str]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return handles, labels
+
+
+def cost_by_layer(model: nn.Module, image_shape: tuple[int, ...]) -> Figure:
+    """Where a network keeps its feature maps, its parameters and its MACs: shares by layer, side by side."""
+    layers = Chain(model).layers
+    macs = cost.macs_per_layer(model, image_shape)
+    modules = dict(model.named_modules())
+    numbers = {
+        "feature maps": {name: layer.channels for name, layer in layers.items()},
+        "parameters": {name: sum(p.numel() for p in modules[name].parameters()) for name in layers},
+        "MACs": {name: macs[name] for name in layers},
+    }
+    figure, panels = plt.subplots(1, 3, sharey=True, figsize=(13, 6))
+    labels = layer_labels(list(layers))
+    for axes, (what, counts), paint in zip(panels, numbers.items(), list(COLOURS.values())[:3], strict=True):
+        total = sum(counts.values())
+        axes.barh(labels, [count / total for count in counts.values()], color=paint)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(xlabel=f"share of all\n{total:,} {what}")
+        axes.grid(axis="y", visible=False)
+    panels[0].invert_yaxis()
+    figure.suptitle("Where the maps are is not where the work is")
+    return figure
+
+
+def surviving_maps(history: list[dict[str, int]], step: int = -1) -> Figure:
+    """Feature maps left in every layer after a step, over those the network had.
+
+    `history`: for every step, layer name -> number of maps, the first being the whole network.
+    """
+    first, now = history[0], history[step]
+    labels = layer_labels(list(first))
+    figure, axes = plt.subplots(figsize=(11, 6))
+    axes.bar(labels, list(first.values()), color="0.85", label="removed")
+    bars = axes.bar(labels, list(now.values()), color=COLOURS["taylor"], label="left")
+    axes.bar_label(bars, [f"{now[name] / first[name]:.0%}" for name in first], fontsize="x-small", padding=2)
+    share = sum(now.values()) / sum(first.values())
+    number = step if step >= 0 else len(history) + step
+    axes.set(ylabel="feature maps", title=f"After step {number}: {share:.0%} of the feature maps are left")
+    axes.tick_params(axis="x", rotation=60)
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def map_counts(model: nn.Module) -> dict[str, int]:
+    """Layer name -> number of feature maps: one entry of the history that `surviving_maps` draws."""
+    return {name: layer.channels for name, layer in Chain(model).layers.items()}
+
+
+def realised_speed(table: pd.DataFrame) -> Figure:
+    """Measured speed-up against the speed-up that the arithmetic promises, as Table 2 of the paper allows.
+
+    `table`: one row a network: macs, median_ms; the first is the whole network.
+    """
+    promised, measured = table.macs.iloc[0] / table.macs, table.median_ms.iloc[0] / table.median_ms
+    figure, axes = plt.subplots(figsize=(8, 6))
+    top = 1.05 * max(promised.max(), measured.max())
+    axes.plot([1, top], [1, top], color="0.5", ls="--", label="as promised")
+    axes.plot(promised, measured, marker="o", color=COLOURS["taylor"], lw=2.5, label="measured here")
+    axes.set(xlabel="MACs of the whole network / MACs left", ylabel="time of the whole network / time")
+    axes.set(title="Fewer MACs make it faster, but not as much", xlim=(0.9, top), ylim=(0.9, top))
+    axes.legend(frameon=False)
+    return figure

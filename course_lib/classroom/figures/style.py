@@ -1,0 +1,40 @@
+"""Names and colours: a criterion looks the same in every figure of the course."""
+
+from __future__ import annotations
+
+import seaborn
+
+TITLES = {
+    "taylor": "Taylor",
+    "taylor_flops": "Taylor, FLOPs regularised",
+    "obd": "OBD",
+    "activation_mean": "Activation mean",
+    "activation_std": "Activation s.d.",
+    "apoz": "APoZ",
+    "mutual_information": "Mutual information",
+    "min_weight": "Minimum weight",
+    "l1_norm": "L1 norm",
+    "random": "Random",
+    "scratch": "From scratch",
+}
+# seaborn's colour-blind safe palette has ten colours; random is grey, being no criterion.
+COLOURS = dict(zip([name for name in TITLES if name != "random"], seaborn.color_palette("colorblind", 10), strict=True))
+COLOURS["random"] = (0.45, 0.45, 0.45)
+MARKERS = dict(zip(TITLES, "os^vDPX*<>d", strict=True))
+
+
+def title(name: str) -> str:
+    """The name of a criterion as it stands in a figure; one of your own as you called it."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def colour(name: str) -> tuple[float, float, float]:
+    """The colour of a criterion, in every figure; black for one of your own."""
+    return COLOURS.get(name, (0.0, 0.0, 0.0))
+
+
+def layer_labels(names: list[str]) -> list[str]:
+    """conv1_1 ... conv5_3 for the 13 layers of VGG-16, conv1 ... for other networks."""
+    if len(names) == 13:
+        return [f"conv{block}_{i}" for block, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, n + 1)]
+    return [f"conv{i}" for i in range(1, len(names) + 1)]
