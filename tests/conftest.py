@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Tests are small: more threads than this wait for each other longer than they compute.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs, digits and weights, which is not part of this repository."""
+    folder = Path(os.environ.get("COURSE_LIB_REAL") or Path(__file__).resolve().parents[2] / "shared" / "real")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set COURSE_LIB_REAL to its folder")
+    return folder
