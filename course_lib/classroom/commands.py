@@ -109,7 +109,7 @@ def _network_and_data(options: argparse.Namespace) -> tuple[nn.Module, Splits]:
     if outputs != len(splits.classes):
         raise ValueError(
             f"{options.model} tells {outputs} classes apart, {name} has {len(splits.classes)}. Fine-tune it on these "
-            "images first (notebook 09 shows how), save it with models.save and give that file as --model."
+            "images first (models.fresh_head, training.fit), save it with models.save and give that file as --model."
         )
     return model, splits
 
