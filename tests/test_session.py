@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from networks import small_vgg
 
 import course_lib
 from course_lib.classroom import session
@@ -75,6 +76,17 @@ def test_splits_asks_for_the_profiles_data(monkeypatch):
     lab = course_lib.start("ci", seed=5, train_images=7, test_images=None)
     lab.splits()
     assert asked == {"name": "petals", "image_size": 32, "root": None, "seed": 5, "train": 7}
+
+
+def test_the_oracle_is_computed_for_all_maps_or_for_a_seeded_sample_of_each_layer():
+    model = small_vgg()
+    assert session.Lab(session.PROFILES["laptop"], 0, torch.device("cpu")).choice(model) is None
+    few = session.choose("paper", oracle_maps=6)
+    sample = session.Lab(few, 0, torch.device("cpu")).choice(model)
+    assert {name: len(set(maps)) for name, maps in sample.items()} == {"0": 5, "3": 6, "5": 6}
+    assert sample["0"] == [0, 1, 2, 3, 4] and all(maps == sorted(maps) for maps in sample.values())
+    assert sample == session.Lab(few, 0, torch.device("cpu")).choice(model)
+    assert sample != session.Lab(few, 1, torch.device("cpu")).choice(model)
 
 
 def test_the_paper_takes_the_best_device_and_the_others_the_cpu(monkeypatch):

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 import course_lib
 from course_lib import datasets, models, paths, training
 from course_lib.classroom import results
-from course_lib.feature_maps import unknown
+from course_lib.feature_maps import Chain, unknown
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Profile:
         train_images, test_images: how many to use; None for all there are.
         score_images: training images that criteria are computed on.
         oracle_images: training images that the oracle is computed on.
+        oracle_maps: feature maps of each layer that the oracle is computed for, a seeded sample; None for all.
         epochs, tuning_rate: of fine-tuning to the data set, before pruning.
         optimizer, learning_rate: of fine-tuning between two pruning steps.
         maps_per_step: feature maps removed in one pruning step.
@@ -60,6 +61,7 @@ class Profile:
     test_images: int | None = 1500
     score_images: int = 256
     oracle_images: int = 256
+    oracle_maps: int | None = None
     epochs: float = 6
     tuning_rate: float = 1e-3
     optimizer: str = "adam"
@@ -158,6 +160,22 @@ class Lab:
     def batches(self, splits: datasets.Splits, n: int) -> DataLoader:
         """At most n training images for criteria and oracle: always the same ones for the same seed."""
         return datasets.batches(splits.train, min(n, len(splits.train)), seed=self.seed)
+
+    def choice(self, model: nn.Module) -> dict[str, list[int]] | None:
+        """Which feature maps the oracle is computed for: the `layers` of `oracle.ablate` and `oracle.effects`.
+
+        Returns:
+            None for all of them; or, where `oracle_maps` of the profile is a number, {layer: sorted indices}, so many
+            of every layer (all of a layer that has no more): always the same ones for the same seed. The oracle of
+            the other maps is NaN, which `ranking.spearman` leaves out.
+        """
+        if self.profile.oracle_maps is None:
+            return None
+        generator = torch.Generator().manual_seed(self.seed)
+        orders = {
+            name: torch.randperm(layer.channels, generator=generator) for name, layer in Chain(model).layers.items()
+        }
+        return {name: sorted(order[: self.profile.oracle_maps].tolist()) for name, order in orders.items()}
 
     @property
     def loop(self) -> dict:
