@@ -48,6 +48,8 @@ class Profile:
         maps_per_step: feature maps removed in one pruning step.
         updates: minibatch updates of fine-tuning between two pruning steps.
         maps_left: share of the feature maps at which pruning ends.
+        curves: criteria whose pruning curves are drawn.
+        curve_seeds: runs of each of them.
         seeds: how many seeds an average is taken over.
     """
 
@@ -69,6 +71,8 @@ class Profile:
     maps_per_step: int = 44
     updates: int = 30
     maps_left: float = 0.35
+    curves: tuple[str, ...] = ("taylor", "min_weight", "random")
+    curve_seeds: int = 1
     seeds: int = 3
 
 
