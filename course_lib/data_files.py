@@ -75,10 +75,18 @@ def fetch_folder(url: str, target: Path, known_hash: str) -> Path:
 
 def unpack(archive: Path, target: Path) -> None:
     """Unpack the folder `target` from a tar file. It gets its name when it is complete: nothing partial looks whole."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="unpacking-") as folder:
-        with tarfile.open(archive) as tar:
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix="unpacking-") as folder,
+            tarfile.open(archive) as tar,
+        ):
             tar.extractall(folder, members=track(tar, f"unpacking {archive.name}"), filter="data")
-        os.replace(Path(folder) / target.name, target)
+            os.replace(Path(folder) / target.name, target)
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(
+            f"{archive} could not be unpacked into {target} ({type(error).__name__}: {error}). "
+            "Make room on the disk, delete the archive if it is damaged, and try again."
+        ) from error
 
 
 def checked_bytes(path: Path, md5: str, source: str) -> bytes:
@@ -225,7 +233,8 @@ def class_folders(folder: Path, report: Report) -> tuple[list[Example], list[str
         )
     _refuse_aliases(folder, classes)
     found = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
-    report.drop(len(found), (p for p, _ in found if not p.lower().endswith(SUFFIXES)), "files are not images")
+    odd = [path for path, _ in found if not path.lower().endswith(SUFFIXES)]
+    report.drop(len(found), odd, f"files are not images ({' '.join(SUFFIXES)})")
     examples = [Example(path, label) for path, label in found if path.lower().endswith(SUFFIXES)]
     refuse_empty(examples, classes, folder)
     return examples, classes

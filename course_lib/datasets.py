@@ -14,6 +14,7 @@ import inspect
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from course_lib.progress import track
 
 __all__ = ["DataError", "Images", "Photographs", "Splits", "batches", "load", "names", "picture", "subset"]
 
+COUNTS = {"image_size": 1, "train": 1, "val": 1, "test": 1, "species": 2, "world": 2}  # options, and their least value
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 
 
@@ -117,9 +119,9 @@ def load(name: str, *, image_size: int | None = None, root=None, seed: int = 0, 
     for key, value in given.items():
         if key not in allowed:
             raise DataError(f"The data set {name!r} has no option {key!r}. {_nearest(key, allowed)}")
-        if key in ("image_size", "train", "val", "test") and (not isinstance(value, int) or value < 1):
-            raise DataError(f"{key} is a whole number above 0, not {value!r}.")
-    if not isinstance(seed, int) or seed < 0:
+        if key in COUNTS and not (isinstance(value, Integral) and value >= COUNTS[key]):
+            raise DataError(f"{key} is a whole number from {COUNTS[key]} on, not {value!r}.")
+    if not (isinstance(seed, Integral) and seed >= 0):
         raise DataError(f"The seed is a whole number from 0 on, not {seed!r}.")
     return LOADERS[name](seed=seed, **given)
 
@@ -130,7 +132,7 @@ def names() -> list[str]:
 
 
 def _nearest(word: str, known) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(word), known, n=3, cutoff=0.5)
     return f"{'Did you mean ' + ' or '.join(map(repr, near)) + '? ' if near else ''}There are: {', '.join(known)}."
 
 
@@ -170,8 +172,8 @@ def load_petals(*, seed=0, image_size=32, species=10, world=None, train=5000, va
     `train`, `val`, `test`: number of images. Image i of a split shows species i modulo their number.
     """
     most = len(petals.SPECIES)
-    if world is None and not 2 <= species <= most:
-        raise DataError(f"{species} species were asked for; 2 to {most} have names. For more: world={species}.")
+    if world is None and species > most:
+        raise DataError(f"{species} species were asked for; only {most} have names. For more: world={species}.")
     kinds = petals.world(world) if world else petals.SPECIES[:species]
 
     def draw(split: str, count: int) -> Images:
@@ -439,8 +441,8 @@ def load_folder(
     class. `on_bad`, `in_memory`: see `load_flowers102`.
     """
     report = Report("folder", on_bad)
-    present = [split for split in ("train", "val", "test") if split == "train" or (Path(root or "") / split).is_dir()]
-    parts, classes, root = _class_parts(root, {split: split for split in present}, report)
+    folders = {"train": "train", "val": "val", "test": "test"}
+    parts, classes, root = _class_parts(root, folders, report, optional=("val", "test"))
     for split, share in (("test", 0.2), ("val", 0.1)):
         if split not in parts:
             parts["train"], parts[split] = _hold_out(parts["train"], share)
@@ -449,17 +451,18 @@ def load_folder(
                         seed=seed, folder=root)  # fmt: skip
 
 
-def _class_parts(root, folders: dict[str, str], report: Report) -> tuple[dict[str, list[Example]], list[str], Path]:
-    """{split: examples} of the class folders in `root`, their names, and `root` as a path."""
+def _class_parts(root, folders: dict[str, str], report: Report, optional: Sequence[str] = ()):
+    """{split: examples} of the folders in `root` that hold class folders; the classes' names; `root` as a path."""
     if root is None:
         raise DataError(f"{report.name} needs root=..., the folder that holds train/ with one folder a class.")
     root = Path(root).expanduser()
-    found = {split: class_folders(root / folder, report) for split, folder in folders.items()}
+    folders = {split: root / name for split, name in folders.items() if split not in optional or (root / name).is_dir()}
+    found = {split: class_folders(folder, report) for split, folder in folders.items()}
     classes = found["train"][1]
-    for split, folder in folders.items():
-        if different := sorted(set(classes) ^ set(found[split][1])):
+    for split, (_, others) in found.items():
+        if different := sorted(set(classes) ^ set(others)):
             raise DataError(
-                f"{report.name}: {root / 'train'} and {root / folder} must hold the same classes; "
+                f"{report.name}: {folders['train']} and {folders[split]} must hold the same classes; "
                 f"only one of them has {first(different)}."
             )
     return {split: examples for split, (examples, _) in found.items()}, classes, root
