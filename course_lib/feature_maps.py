@@ -236,7 +236,7 @@ def trace(model: nn.Module) -> list[Step]:
         if inputs != expected or len([user for user in node.users if not _asks_size(user)]) != 1:
             raise _refuse(f"{node.target!r} joins, splits or skips: the network is not a chain there.")
         if previous is not None:
-            steps.append(_step(node, modules))
+            steps.append(_step(node, modules, {step.name for step in steps}))
         previous = node
     _refuse_shared(steps)
     return steps
@@ -249,7 +249,7 @@ def _asks_size(node: fx.Node) -> bool:
     return (node.op == "call_method" and node.target == "size") or reads_shape or reads_item
 
 
-def _step(node: fx.Node, modules: dict[str, nn.Module]) -> Step:
+def _step(node: fx.Node, modules: dict[str, nn.Module], taken: set[str]) -> Step:
     if node.op == "call_module":
         module = modules[node.target]
     elif node.target in ("view", "reshape") and len(node.args) == 3 and node.args[2] == -1:
@@ -259,7 +259,8 @@ def _step(node: fx.Node, modules: dict[str, nn.Module]) -> Step:
         module = FUNCTIONS[node.target](*node.args[1:], **arguments)
     else:
         raise _refuse(f"The operation {getattr(node.target, '__name__', node.target)!r} is not known here.")
-    name = node.target if node.op == "call_module" else node.name
+    # One ReLU or pooling may serve in several places: from the second on it goes by its unique name in the graph.
+    name = node.target if node.op == "call_module" and node.target not in taken else node.name
     for kind, types in KINDS.items():
         if type(module) in types:
             _check_module(name, module)
@@ -270,6 +271,11 @@ def _step(node: fx.Node, modules: dict[str, nn.Module]) -> Step:
 def _check_module(name: str, module: nn.Module) -> None:
     if getattr(module, "groups", 1) != 1:
         raise _refuse(f"Module {name!r} is a grouped (perhaps depthwise) convolution with groups={module.groups}.")
+    if hasattr(module, "weight") and "weight" not in module._parameters:
+        raise _refuse(
+            f"Module {name!r} computes its weight anew in each pass, as torch.nn.utils.prune and weight_norm do; make "
+            "it permanent first (prune.remove, remove_weight_norm)."
+        )
     if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
         raise _refuse(f"Module {name!r} flattens other axes than all but the first.")
 
@@ -291,6 +297,8 @@ def _find_layers(steps: list[Step]) -> Iterator[Layer]:
             continue
         between = range(at + 1, reader_at)
         flat_at = next((i for i in between if steps[i].kind == "flatten"), reader_at)
+        if flat_at == reader_at and steps[reader_at].kind == "linear":
+            raise _refuse(f"Module {steps[reader_at].name!r} reads feature maps that were not flattened.")
         late_norm = next((i for i in between if i > flat_at and steps[i].kind == "norm"), None)
         if late_norm is not None:
             raise _refuse(f"Module {steps[late_norm].name!r} normalises after flattening.")
@@ -311,8 +319,6 @@ def copy_with(model: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(data, requires_grad=parameter.requires_grad)
     for name, buffer in model.named_buffers():
         memo[id(buffer)] = tensors[name] if name in tensors else buffer.detach().clone()
-    twin = copy.deepcopy(model, memo)
-    for module in twin.modules():
-        for attribute in [key for key in vars(module) if key.endswith("_hooks")]:
-            getattr(module, attribute).clear()
-    return twin
+    for module in model.modules():
+        memo |= {id(hooks): type(hooks)() for key, hooks in vars(module).items() if key.endswith("_hooks")}
+    return copy.deepcopy(model, memo)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from course_lib import loss
-from course_lib.feature_maps import device_of, evaluating, place
+from course_lib.feature_maps import device_of, evaluating, place, trace
 from course_lib.progress import track
 
 
@@ -85,6 +85,25 @@ def fit(
             schedule.step()
     model.eval()
     return losses
+
+
+def fit_head(model: nn.Module, dataset: Dataset, *, epochs: float = 40, lr: float = 1e-2, seed: int = 0) -> None:
+    """Train the output layer alone, in place, on what the layers before it say of the un-augmented images.
+
+    A new output layer on trained layers starts here: the images pass through the network once, so it takes seconds,
+    and fine-tuning afterwards does not have to pull good features about to please random weights.
+    """
+    steps, device = trace(model), device_of(model)
+    last = max(at for at, step in enumerate(steps) if step.kind == "linear")
+    seen = []
+    with evaluating(model), torch.inference_mode():
+        for images, labels in track(DataLoader(dataset, 64), "reading features"):
+            x = place(images, device)
+            for step in steps[:last]:
+                x = step(x)
+            seen.append((x.cpu().clone(), labels))
+    features = TensorDataset(torch.cat([x for x, _ in seen]), torch.cat([labels for _, labels in seen]))
+    fit(steps[last].module, features, epochs=epochs, lr=lr, seed=seed, label="output layer")
 
 
 def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = 256, workers: int = 0) -> Evaluation:

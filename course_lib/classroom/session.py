@@ -36,6 +36,7 @@ class Profile:
     Attributes:
         name: what the profile is called.
         dataset, data_root: a name of `datasets.names()`, and its folder where it is not embedded or cached.
+        data_options: further options of `datasets.load`, for instance on_bad="skip" or in_memory=True.
         network: a name of `models.names()`; it is fine-tuned first, unless it was trained on the data set.
         trunk: a file with weights for the convolutions of a VGG-16, instead of `network`.
         image_size: pixels, height and width.
@@ -56,6 +57,7 @@ class Profile:
     name: str
     dataset: str = "petals"
     data_root: str | None = None
+    data_options: dict = dataclasses.field(default_factory=dict)
     network: str = "vgg16-petals"
     trunk: str | None = None
     image_size: int = 32
@@ -137,6 +139,7 @@ class Lab:
             root=self.profile.data_root,
             seed=self.seed,
             **options,
+            **self.profile.data_options,
         )
 
     def network(self, splits: datasets.Splits) -> nn.Module:
@@ -157,8 +160,9 @@ class Lab:
             model = models.fresh_head(models.vgg16(classes, compact=True, trunk=sizes.trunk), classes, self.seed)
         else:
             model = models.fresh_head(models.trained(sizes.network), classes, self.seed)
+        training.fit_head(model.to(self.device), splits.train, seed=self.seed)
         how = {"epochs": sizes.epochs, "lr": sizes.tuning_rate, "augment": True, "seed": self.seed}
-        training.fit(model.to(self.device), splits.train, label=f"fine-tuning to {splits.name}", **how)
+        training.fit(model, splits.train, label=f"fine-tuning to {splits.name}", **how)
         return model
 
     def batches(self, splits: datasets.Splits, n: int) -> DataLoader:
