@@ -87,7 +87,7 @@ def fit(
     return losses
 
 
-def fit_head(model: nn.Module, dataset: Dataset, *, epochs: float = 40, lr: float = 1e-2, seed: int = 0) -> None:
+def fit_head(model: nn.Module, dataset: Dataset, *, epochs: float = 20, lr: float = 1e-3, seed: int = 0) -> None:
     """Train the output layer alone, in place, on what the layers before it say of the un-augmented images.
 
     A new output layer on trained layers starts here: the images pass through the network once, so it takes seconds,
