@@ -50,18 +50,25 @@ def macs_per_layer(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, 
     return counted
 
 
+def mflops_of_a_map(positions: int, weights: int) -> float:
+    """Millions of FLOPs of one feature map: 2 H W (C_in K^2 + 1), appendix A.1.
+
+    `positions`: H W of the map; `weights`: C_in K^2 of its kernel. The bias is the one more, and a MAC is two FLOPs.
+    """
+    return 2 * positions * (weights + 1) / 1e6
+
+
 def mflops_per_map(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, float]:
-    """Millions of FLOPs of one feature map of each layer: 2 H W (C_in K^2 + 1), H W of its output (appendix A.1).
+    """`mflops_of_a_map` for each layer with feature maps, on images of shape (C, H, W).
 
     The paper lists 57.8 for VGG-16's second layer at 224 pixels; what the next layer would save is not in it.
     """
     layers = Chain(model).layers
-    found = {}
-    for step, _, output in _shapes(model, image_shape):
-        if step.name in layers:
-            weights = step.module.weight[0].numel()
-            found[step.name] = 2 * output[0, 0].numel() * (weights + 1) / 1e6
-    return found
+    return {
+        step.name: mflops_of_a_map(output[0, 0].numel(), step.module.weight[0].numel())
+        for step, _, output in _shapes(model, image_shape)
+        if step.name in layers
+    }
 
 
 def latency(
