@@ -5,7 +5,8 @@ from course_lib.classroom.figures.pruning import (
     map_counts,
     pruning_curves,
     realised_speed,
+    shares,
     surviving_maps,
 )
 
-__all__ = ["cost_by_layer", "map_counts", "pruning_curves", "realised_speed", "surviving_maps"]
+__all__ = ["cost_by_layer", "map_counts", "pruning_curves", "realised_speed", "shares", "surviving_maps"]

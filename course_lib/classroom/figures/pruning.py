@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 from torch import nn
 
 from course_lib import cost
@@ -39,7 +39,7 @@ def pruning_curves(
         when: 'after fine-tuning' or 'right after the cut'.
     """
     x, y = AXES[axis], "accuracy" if when == "after fine-tuning" else "accuracy_before_tuning"
-    figure, axes = plt.subplots()
+    figure, axes = plt.subplots(figsize=(13, 6))
     if recorded is not None:
         _recorded(axes, shares(recorded), x, y)
     for name, runs in shares(table).groupby("curve", sort=False):
@@ -50,7 +50,7 @@ def pruning_curves(
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlabel=f"{axis} left", ylabel=f"test accuracy\n{when}", title=heading, ylim=(0, 1))
-    figure.legend(*_unique(axes), loc="outside right upper", frameon=False, fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 
@@ -58,18 +58,13 @@ def _recorded(axes, table: pd.DataFrame, x: str, y: str) -> None:
     for name, runs in table.groupby("curve", sort=False):
         by_step = runs.groupby("number").agg(x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"))
         label = f"{title(name)} (recorded)"
-        axes.plot(by_step.x, by_step["mean"], color=colour(name), alpha=0.45, lw=1.8, ls="--", label=label)
+        axes.plot(by_step.x, by_step["mean"], color=colour(name), alpha=0.6, lw=1.8, ls="--", label=label)
         if runs.groupby("number").size().max() > 1:
             axes.fill_between(by_step.x, by_step.low, by_step.high, color=colour(name), alpha=0.12, lw=0)
 
 
 def _marker(name: str) -> str:
     return MARKERS.get(name, "o")
-
-
-def _unique(axes) -> tuple[list, list[str]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return handles, labels
 
 
 def cost_by_layer(model: nn.Module, image_shape: tuple[int, ...]) -> Figure:
@@ -87,6 +82,7 @@ def cost_by_layer(model: nn.Module, image_shape: tuple[int, ...]) -> Figure:
     for axes, (what, counts), paint in zip(panels, numbers.items(), list(COLOURS.values())[:3], strict=True):
         total = sum(counts.values())
         axes.barh(labels, [count / total for count in counts.values()], color=paint)
+        axes.xaxis.set_major_locator(MultipleLocator(0.05))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlabel=f"share of all\n{total:,} {what}")
         axes.grid(axis="y", visible=False)

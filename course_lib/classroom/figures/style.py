@@ -17,9 +17,11 @@ TITLES = {
     "random": "Random",
     "scratch": "From scratch",
 }
-# seaborn's colour-blind safe palette has ten colours; random is grey, being no criterion.
-COLOURS = dict(zip([name for name in TITLES if name != "random"], seaborn.color_palette("colorblind", 10), strict=True))
-COLOURS["random"] = (0.45, 0.45, 0.45)
+# seaborn's colour-blind safe palette; its grey, the eighth, is for random, which looks at nothing.
+_PALETTE = seaborn.color_palette("colorblind", 10)
+_GREY = _PALETTE.pop(7)
+COLOURS = dict(zip([name for name in TITLES if name not in ("random", "scratch")], _PALETTE, strict=True))
+COLOURS |= {"random": _GREY, "scratch": (0.0, 0.0, 0.0)}
 MARKERS = dict(zip(TITLES, "os^vDPX*<>d", strict=True))
 
 
