@@ -6,6 +6,7 @@ Taught in: notebooks/09_prune_vgg16.ipynb.
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
@@ -78,7 +79,9 @@ def latency(
 
     Channels-last memory, in which convolutions are fastest on a CPU.
     """
-    from torch.utils.benchmark import Timer  # a slow import, and a chatty one where a compiler but no GPU is found
+    # A slow import, and one that complains where it finds a CUDA compiler but no GPU: hence here, and in silence.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
 
     device = device_of(model)
     images = torch.rand(batch_size, *image_shape, device=device, dtype=next(model.parameters()).dtype)

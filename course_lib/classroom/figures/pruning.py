@@ -47,8 +47,8 @@ def pruning_curves(
             label = title(name) if i == 0 else None
             axes.plot(run[x], run[y], marker=_marker(name), color=colour(name), label=label, lw=2.5, ms=7, zorder=3)
     axes.invert_xaxis()
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=f"{axis} left", ylabel=f"test accuracy\n{when}", title=heading, ylim=(0, 1))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     return figure

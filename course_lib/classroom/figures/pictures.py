@@ -1,0 +1,73 @@
+"""Figures of images and of what a network makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import nn
+
+from course_lib import datasets
+from course_lib.classroom.figures.style import layer_labels
+from course_lib.datasets import Splits
+from course_lib.feature_maps import Chain, device_of, evaluating, place
+
+
+def contact_sheet(splits: Splits, rows: int = 2, columns: int = 10) -> Figure:
+    """The first test images of each of the first classes, one class a column, its name above."""
+    labels = _labels(splits.test)
+    columns = min(columns, len(splits.classes))
+    figure, axes = plt.subplots(rows, columns, figsize=(1.45 * columns, 1.55 * rows + 0.3), squeeze=False)
+    for label in range(columns):
+        found = [at for at, value in enumerate(labels) if value == label][:rows]
+        for row in range(rows):
+            axes[row, label].set_axis_off()
+            if row < len(found):
+                axes[row, label].imshow(datasets.picture(splits.test[found[row]][0], splits))
+        axes[0, label].set_title(splits.classes[label], fontsize="x-small")
+    return figure
+
+
+def feature_map_gallery(model: nn.Module, splits: Splits, n: int = 6, maps: int = 16) -> Callable[..., Figure]:
+    """A function (layer, image) -> Figure: a test image and the first feature maps of a layer.
+
+    All maps are computed here, once, so that the function only draws.
+    """
+    images = torch.stack([splits.test[at][0] for at in range(n)])
+    chain, taps = Chain(model), {}
+    with evaluating(model), torch.inference_mode():
+        chain.run(place(images, device_of(model)), taps=taps)
+    labels = dict(zip(chain.layers, layer_labels(list(chain.layers)), strict=True))
+    pictures = [datasets.picture(image, splits) for image in images]
+    taps = {name: z[:, :maps].cpu() for name, z in taps.items()}
+
+    def feature_map_figure(layer: str, image: int = 0) -> Figure:
+        return _gallery(pictures[image], taps[layer][image], labels[layer])
+
+    return feature_map_figure
+
+
+def _gallery(picture, z: torch.Tensor, label: str) -> Figure:
+    side = 4
+    figure = plt.figure(figsize=(11, 5.2))
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.1])
+    axes = left.subplots()
+    axes.imshow(picture)
+    axes.set_axis_off()
+    axes.set_title("the image")
+    panels = right.subplots(side, side).flat
+    top = float(z.max()) or 1.0
+    for at, panel in enumerate(panels):
+        panel.set_axis_off()
+        if at < len(z):
+            panel.imshow(z[at], vmin=0, vmax=top)
+    height, width = z.shape[1:]
+    right.suptitle(f"{label}: {len(z)} feature maps of {height} x {width}")
+    return figure
+
+
+def _labels(dataset) -> list[int]:
+    labels = getattr(dataset, "labels", None)
+    return [dataset[at][1] for at in range(len(dataset))] if labels is None else [int(label) for label in labels]
