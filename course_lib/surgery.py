@@ -8,6 +8,7 @@ Taught in: notebooks/09_prune_vgg16.ipynb.
 
 from __future__ import annotations
 
+import copy
 import inspect
 
 import torch
@@ -46,10 +47,13 @@ def carry_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer of the same kind for the smaller model, with momentum and the like of the weights that stay.
 
-    The old optimizer still holds the old weights: going on with it would train a network that nobody uses.
+    The old optimizer still holds the old weights: going on with it would train a network that nobody uses. Nothing is
+    shared between the two. ValueError for an optimizer of another model.
     """
     selections, old, new = select(model, plan), dict(model.named_parameters()), dict(small.named_parameters())
     names = {id(parameter): name for name, parameter in old.items()}
+    if any(id(parameter) not in names for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError("The optimizer holds weights that the model does not have: give the one that trains it.")
     groups = [
         {**group, "params": [new[names[id(parameter)]] for parameter in group["params"]]}
         for group in optimizer.param_groups
@@ -59,8 +63,9 @@ def carry_optimizer(
     twin = type(optimizer)(groups, **defaults)
     for parameter, state in optimizer.state.items():
         name = names[id(parameter)]
+        cut = name in selections
         twin.state[new[name]] = {
-            key: _pick(value, selections.get(name, [])) if _is_like(value, parameter) else value
+            key: _pick(value, selections[name]) if cut and _is_like(value, parameter) else copy.deepcopy(value)
             for key, value in state.items()
         }
     return twin
