@@ -144,7 +144,7 @@ class Lab:
 
     def network(self, splits: datasets.Splits) -> nn.Module:
         """The profile's network, trained on its data set: embedded, or fine-tuned now and kept in the cache."""
-        if self.profile.dataset == "petals" and self.profile.trunk is None:
+        if self.profile.network.endswith(f"-{self.profile.dataset}") and self.profile.trunk is None:
             return models.trained(self.profile.network).to(self.device)
         fields = ("dataset", "network", "trunk", "image_size", "train_images", "epochs", "tuning_rate")
         key = json.dumps([self.seed, len(splits.train), *(getattr(self.profile, field) for field in fields)])
