@@ -212,6 +212,7 @@ def _setting(text: str) -> tuple[str, object]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, for instance oracle_images=64")
     try:
-        return name, ast.literal_eval(value)
+        read = ast.literal_eval(value)
+        return name, list(read) if isinstance(read, tuple) else read  # papermill would make a text of a tuple
     except (SyntaxError, ValueError):
         return name, value
