@@ -62,7 +62,7 @@ def _gallery(picture, z: torch.Tensor, label: str) -> Figure:
     for at, panel in enumerate(panels):
         panel.set_axis_off()
         if at < len(z):
-            panel.imshow(z[at], vmin=0, vmax=top)
+            panel.imshow(z[at].numpy(), vmin=0, vmax=top)
     height, width = z.shape[1:]
     right.suptitle(f"{label}: {len(z)} feature maps of {height} x {width}")
     return figure

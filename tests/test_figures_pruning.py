@@ -1,0 +1,110 @@
+"""The figures of notebooks 00 and 09: they draw what they are given, and they can be rendered."""
+
+import io
+
+import matplotlib
+import pandas as pd
+import pytest
+import torch
+from networks import small_vgg
+
+from course_lib import datasets
+from course_lib.classroom import figures
+from course_lib.classroom.figures import style
+
+matplotlib.use("Agg")
+
+
+def run(curve, seed, accuracies):
+    return [
+        {
+            "curve": curve,
+            "seed": seed,
+            "number": i,
+            "maps_left": 100 - 10 * i,
+            "macs": 1000 - 200 * i,
+            "params": 500 - 50 * i,
+            "accuracy": accuracy,
+            "accuracy_before_tuning": accuracy - 0.1,
+        }
+        for i, accuracy in enumerate(accuracies)
+    ]
+
+
+@pytest.fixture
+def table():
+    return pd.DataFrame(run("taylor", 0, [0.9, 0.8, 0.7]) + run("random", 0, [0.9, 0.5, 0.3]))
+
+
+def rendered(figure):
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        return len(buffer.getvalue())
+
+
+def lines(figure):
+    return {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+
+
+@pytest.mark.parametrize("axis, end", [("feature maps", 0.8), ("MACs", 0.6), ("parameters", 0.8)])
+def test_curves_are_drawn_against_what_is_left(table, axis, end):
+    figure = figures.pruning_curves(table, axis=axis)
+    line = lines(figure)["Taylor"]
+    assert line.get_xdata().tolist() == pytest.approx([1, (1 + end) / 2, end])
+    assert line.get_ydata().tolist() == [0.9, 0.8, 0.7]
+    assert figure.axes[0].get_xlabel() == f"{axis} left"
+    assert rendered(figure) > 10_000
+
+
+def test_curves_before_tuning_and_recorded_ones(table):
+    recorded = pd.DataFrame(run("taylor", 0, [0.9, 0.8]) + run("taylor", 1, [0.9, 0.6]))
+    drawn = lines(figures.pruning_curves(table, recorded, when="right after the cut"))
+    assert drawn["Random"].get_ydata().tolist() == pytest.approx([0.8, 0.4, 0.2])
+    assert drawn["Taylor (recorded)"].get_ydata().tolist() == pytest.approx([0.8, 0.6])
+
+
+def test_shares_of_two_seeds_do_not_mix():
+    table = pd.DataFrame(run("taylor", 0, [0.9, 0.8]) + run("taylor", 1, [0.9, 0.8]))
+    assert figures.shares(table).maps_share.tolist() == [1, 0.9, 1, 0.9]
+
+
+def test_cost_by_layer_shows_shares_of_each():
+    figure = figures.cost_by_layer(small_vgg(), (3, 8, 8))
+    widths = [[bar.get_width() for bar in axes.patches] for axes in figure.axes]
+    assert all(sum(panel) == pytest.approx(1) for panel in widths)
+    assert widths[0] == pytest.approx([5 / 18, 6 / 18, 7 / 18])
+    # MACs by hand: 64 positions, 3 x 9 weights, 5 maps; 16 positions for the two others
+    macs = [64 * 27 * 5, 16 * 45 * 6, 16 * 54 * 7]
+    assert widths[2] == pytest.approx([m / sum(macs) for m in macs])
+    assert rendered(figure) > 10_000
+
+
+def test_surviving_maps_counts_what_is_left():
+    figure = figures.surviving_maps([{"a": 4, "b": 8}, {"a": 2, "b": 8}], step=1)
+    assert "After step 1: 83%" in figure.axes[0].get_title()
+    assert rendered(figure) > 5_000
+
+
+def test_realised_speed_is_relative_to_the_whole_network():
+    table = pd.DataFrame({"macs": [100.0, 50.0], "median_ms": [10.0, 8.0]})
+    line = lines(figures.realised_speed(table))["measured here"]
+    assert line.get_xdata().tolist() == [1, 2]
+    assert line.get_ydata().tolist() == [1, 1.25]
+
+
+def test_pictures_of_images_and_feature_maps():
+    splits = datasets.load("petals", train=10, val=10, test=20)
+    assert rendered(figures.contact_sheet(splits)) > 10_000
+    model = small_vgg().float()
+    model[-1] = torch.nn.Linear(9, 10)
+    model[9] = torch.nn.Linear(7 * 64, 9)
+    draw = figures.feature_map_gallery(model, splits, n=2, maps=4)
+    figure = draw(layer="3", image=1)
+    assert "conv2: 4 feature maps of 16 x 16" in figure.subfigs[1].get_suptitle()
+    assert rendered(figure) > 10_000
+
+
+def test_every_criterion_has_a_colour_of_its_own():
+    assert len(set(style.COLOURS.values())) == len(style.TITLES) == len(style.COLOURS)
+    assert style.title("my_own") == "my own"
+    assert style.layer_labels([str(i) for i in range(13)])[-1] == "conv5_3"
