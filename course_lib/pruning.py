@@ -59,8 +59,8 @@ class Step:
     """The network after one step; step 0 is the one that was given.
 
     `accuracy` and `loss` (nats) are of the evaluation set, after fine-tuning; `accuracy_before_tuning` right after the
-    cut. `macs` are for one image. `removed` names the maps that each layer lost in
-    this step, counted in the network before it.
+    cut. `macs` are for one image. `removed` names the maps that each layer lost in this step, by their number in the
+    network before it.
     """
 
     number: int
@@ -130,7 +130,7 @@ def prune(
 def _steps(run: _Run, budget: dict[str, int], min_accuracy: float | None, folder: Path | None) -> Iterator[Step]:
     if folder is not None:
         yield from run.resume(folder)
-    while run.step is None or any(getattr(run.step, key) > value for key, value in budget.items()) or not budget:
+    while run.step is None or not run.is_done(budget):
         step = run.advance(budget) if run.step else run.start()
         if min_accuracy is not None and step.accuracy < min_accuracy:
             return
@@ -158,10 +158,29 @@ class _Run:
         has["macs"] = cost.macs(self.model, self.image_shape)
         asked = {key: value for key, value in zip(has, (maps, params, macs), strict=True) if value is not None}
         found = {key: round(value * has[key]) if value <= 1 else int(value) for key, value in asked.items()}
-        floor = self.settings.keep_at_least * len(Chain(self.model).layers)
-        if found.get("maps_left", floor) < floor:
-            raise ValueError(f"maps_left={found['maps_left']} cannot be reached: every layer keeps its floor, {floor}.")
+        if found.get("maps_left", self.floor) < self.floor:
+            raise ValueError(
+                f"maps_left={found['maps_left']} cannot be reached: all layers together keep at least {self.floor}."
+            )
         return found
+
+    @property
+    def floor(self) -> int:
+        """Feature maps that stay in any case."""
+        return self.settings.keep_at_least * len(Chain(self.model).layers)
+
+    def is_done(self, budget: dict[str, int]) -> bool:
+        """Whether a budget is met. Without one, when nothing more may go; with one that is then unmet, an error."""
+        if any(getattr(self.step, key) <= value for key, value in budget.items()):
+            return True
+        if self.step.maps_left > self.floor:
+            return False
+        if not budget:
+            return True
+        raise ValueError(
+            f"Every layer is at its floor, {self.floor} feature maps in all, and the network still has "
+            f"{self.step.macs:,} MACs and {self.step.params:,} parameters: no pruning of feature maps meets {budget}."
+        )
 
     def start(self) -> Step:
         """Step 0: the network as given."""
@@ -171,7 +190,7 @@ class _Run:
     def advance(self, budget: dict[str, int]) -> Step:
         """One step: score, rank, remove, fine-tune, measure; no further than a budget of feature maps."""
         began, number = time.perf_counter(), self.step.number + 1
-        n = min(self.settings.maps_per_step, self.step.maps_left - budget.get("maps_left", 0))
+        n = min(self.settings.maps_per_step, self.step.maps_left - max(budget.get("maps_left", 0), self.floor))
         plan = ranking.lowest(self._rank(number), n, keep_at_least=self.settings.keep_at_least)
         small = surgery.remove(self.model, plan)
         self.optimizer = surgery.carry_optimizer(self.optimizer, self.model, small, plan)
