@@ -9,6 +9,16 @@ from course_lib.classroom.figures.pruning import (
     shares,
     surviving_maps,
 )
+from course_lib.classroom.figures.taylor import (
+    correlations,
+    criterion_scatter,
+    estimates,
+    expansion,
+    half_normal,
+    loss_along_gate,
+    orders,
+    scales,
+)
 
 __all__ = [
     "contact_sheet",
@@ -19,4 +29,12 @@ __all__ = [
     "realised_speed",
     "shares",
     "surviving_maps",
+    "correlations",
+    "criterion_scatter",
+    "estimates",
+    "expansion",
+    "half_normal",
+    "loss_along_gate",
+    "orders",
+    "scales",
 ]

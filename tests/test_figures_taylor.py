@@ -1,0 +1,114 @@
+"""Figures of notebook 07: each is drawn, from the data it says, also at the ends of its controls."""
+
+import io
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from course_lib.classroom import figures, session
+from course_lib.classroom.gate_curves import GRID, Curve
+
+NAMES = [f"features.{i}" for i in range(13)]
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with plt.rc_context(), warnings.catch_warnings():
+        session._figure_style()
+        warnings.simplefilter("error")
+        yield
+        plt.close("all")
+
+
+def scores(seed, sign=False):
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn if sign else torch.rand
+    return {name: draw(4 + i, generator=generator) for i, name in enumerate(NAMES)}
+
+
+def truth():
+    found = scores(0, sign=True)
+    found[NAMES[0]][1] = torch.nan  # a map that was not measured
+    return found
+
+
+def curve(slope=-0.2, bend=0.3):
+    g = np.array(GRID)[:, None] * np.ones(4)
+    return Curve(3, np.array(GRID), 1 + slope * (g - 1) + bend * (g - 1) ** 2 / 2, np.full(4, slope), np.full(4, bend))
+
+
+def drawn(figure):
+    with io.BytesIO() as png:
+        figure.savefig(png, format="png")
+        assert len(png.getvalue()) > 10_000
+    return figure
+
+
+def test_the_parabola_of_a_quadratic_loss_is_the_loss():
+    left, right = drawn(figures.loss_along_gate({"a": {"idle": curve()}}, "a", "idle")).axes
+    measured, tangent, parabola = (line.get_ydata() for line in left.lines[:3])
+    np.testing.assert_allclose(parabola, measured)
+    assert tangent[10] == pytest.approx(measured[10]) and tangent[0] == pytest.approx(1.2)
+    assert len([line for line in right.lines if len(line.get_xdata()) == len(GRID)]) == 4
+
+
+def test_an_idle_map_has_a_flat_curve():
+    drawn(figures.loss_along_gate({"a": {"idle": curve(0, 0)}}, "a", "idle"))
+
+
+def test_expansion_shows_measured_maps_and_counts_signs():
+    t = truth()
+    left, right = drawn(figures.expansion(t | {NAMES[0]: torch.ones(4)}, {k: -v for k, v in t.items()}, t)).axes
+    assert len(left.collections[0].get_offsets()) == sum(map(len, t.values())) - 1
+    assert "0%" in right.get_title() and "100%" not in right.get_title()
+
+
+def test_orders_has_a_bar_for_each_place_and_yardstick():
+    table = pd.DataFrame(np.linspace(-0.3, 1, 12).reshape(4, 3), index=list("abcd"), columns=["x", "y", "z"])
+    (axes,) = drawn(figures.orders(table)).axes
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    np.testing.assert_allclose(heights, table.to_numpy())
+
+
+def test_half_normal_of_normal_numbers_lies_at_its_line():
+    y = {name: torch.randn(2000, 20, generator=torch.Generator().manual_seed(1)) for name in NAMES}
+    y[NAMES[0]][:, 0] = 0  # a map that never answers
+    _, right = drawn(figures.half_normal(y)).axes
+    tallest = max(right.patches, key=lambda bar: bar.get_height())
+    assert abs(tallest.get_x() + tallest.get_width() / 2 - np.sqrt(2 / np.pi)) < 0.03
+
+
+def test_estimates():
+    errors = pd.DataFrame({"classes": [1, 0.5, 0.25], "gates": [4.0, 2, 1]}, index=[1, 4, 16])
+    (axes,) = drawn(figures.estimates(errors)).axes
+    assert len(axes.lines) == 3
+
+
+def test_scales_are_medians_over_the_overall_median():
+    t = truth()
+    (axes,) = drawn(figures.scales({"raw": scores(1), "ones": {k: torch.ones_like(v) for k, v in t.items()}}, t)).axes
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), 1)
+    assert np.isfinite(axes.lines[2].get_ydata()).all()
+
+
+def test_correlations_beside_the_papers_with_gaps():
+    ours = pd.DataFrame(np.linspace(-1, 1, 9).reshape(3, 3), index=["taylor", "obd", "random"])
+    left, right = drawn(figures.correlations(ours, ours.where(ours > 0))).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["Taylor", "OBD", "Random"]
+    shown = [text.get_text() for text in right.texts]
+    assert len(shown) == (ours > 0).to_numpy().sum()
+
+
+@pytest.mark.parametrize("layer", ["all layers", NAMES[0], NAMES[-1]])
+def test_a_criterion_that_is_the_oracle_has_correlation_one(layer):
+    t = truth()
+    same = {k: v.abs().nan_to_num() for k, v in t.items()}
+    (axes,) = drawn(figures.criterion_scatter({"taylor": same, "own": scores(2)}, t, "taylor", layer)).axes
+    assert "1.00" in axes.get_title()
+    x, y = axes.collections[0].get_offsets().T
+    np.testing.assert_allclose(x, y)
+    drawn(figures.criterion_scatter({"own": scores(2)}, t, "own", layer))
