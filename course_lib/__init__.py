@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 REPOSITORY = "https://github.com/OWNER/REPO"
 
 _MODULES = {
-    *("classroom", "cost", "criteria", "datasets", "feature_maps", "models", "oracle", "paths", "petals"),
+    *("classroom", "cost", "criteria", "datasets", "feature_maps", "models", "names", "oracle", "paths", "petals"),
     *("progress", "pruning", "ranking", "surgery", "training"),
 }
 _FUNCTIONS = {

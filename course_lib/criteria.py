@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib import loss
-from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place, unknown
+from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place
+from course_lib.names import UnknownName
 from course_lib.progress import track
 
 NEEDS = ("weights", "activations", "gradients", "curvature")  # each includes those before it
@@ -71,7 +72,7 @@ CRITERIA: dict[str, Criterion] = {}
 def register(name: str, *, needs: str, finish: Callable[[Tensor], Tensor] | None = None) -> Callable:
     """Decorator that adds a criterion to `CRITERIA`: from then on it is in every table, curve and widget."""
     if needs not in NEEDS:
-        raise ValueError(unknown("kind of need", needs, NEEDS))
+        raise UnknownName("kind of need", needs, NEEDS)
 
     def add(function: Callable[[Maps], Tensor]) -> Callable[[Maps], Tensor]:
         CRITERIA[name] = Criterion(function, needs, finish)
@@ -219,7 +220,7 @@ def score(
 def find(name: str) -> Criterion:
     """The criterion of this name; KeyError with the nearest names for an unknown one."""
     if name not in CRITERIA:
-        raise KeyError(unknown("criterion", name, CRITERIA))
+        raise UnknownName("criterion", name, CRITERIA)
     return CRITERIA[name]
 
 

@@ -9,7 +9,6 @@ one seed may be judged with another. `seed` decides about subsets and about what
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import io
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from course_lib.data_files import (
     readable,
     refuse_empty,
 )
+from course_lib.names import unknown
 from course_lib.paths import cache_dir
 from course_lib.progress import track
 
@@ -112,13 +112,13 @@ def load(name: str, *, image_size: int | None = None, root=None, seed: int = 0, 
     instance ``help(datasets.load_petals)``. Raises DataError for an unknown name or option and for bad data.
     """
     if name not in LOADERS:
-        raise DataError(f"There is no data set {name!r}. {_nearest(name, LOADERS)}")
+        raise DataError(unknown("data set", name, LOADERS))
     allowed = inspect.signature(LOADERS[name]).parameters
     given = {"image_size": image_size, "root": root, **options}
     given = {key: value for key, value in given.items() if value is not None}
     for key, value in given.items():
         if key not in allowed:
-            raise DataError(f"The data set {name!r} has no option {key!r}. {_nearest(key, allowed)}")
+            raise DataError(f"Data set {name!r}: " + unknown("option", key, allowed))
         if key in COUNTS and not (isinstance(value, Integral) and value >= COUNTS[key]):
             raise DataError(f"{key} is a whole number from {COUNTS[key]} on, not {value!r}.")
     if not (isinstance(seed, Integral) and seed >= 0):
@@ -129,11 +129,6 @@ def load(name: str, *, image_size: int | None = None, root=None, seed: int = 0, 
 def names() -> list[str]:
     """All names that `load` knows."""
     return list(LOADERS)
-
-
-def _nearest(word: str, known) -> str:
-    near = difflib.get_close_matches(str(word), known, n=3, cutoff=0.5)
-    return f"{'Did you mean ' + ' or '.join(map(repr, near)) + '? ' if near else ''}There are: {', '.join(known)}."
 
 
 def batches(

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+
+from course_lib.names import UnknownName
 
 Scores = dict[str, Tensor]  # layer name -> (C,): one number for every feature map of that layer
 Plan = dict[str, Tensor]  # layer name -> (K,) indices of feature maps
@@ -130,7 +131,7 @@ class Chain:
         wanted = list(self.layers) if names is None else list(names)
         for name in wanted:
             if name not in self.layers:
-                raise KeyError(unknown("layer", name, self.layers))
+                raise UnknownName("layer", name, self.layers)
         return [layer for name, layer in self.layers.items() if name in wanted]
 
     def run(
@@ -203,14 +204,6 @@ def place(images: Tensor, device: torch.device) -> Tensor:
     """Images on the device, in channels-last memory, in which convolutions on a CPU run up to a third faster."""
     layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
     return images.to(device, memory_format=layout)
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """An error message for an unknown name, with the nearest known ones first."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"There is no {what} {name!r}.{hint} Known: {', '.join(known)}."
 
 
 def trace(model: nn.Module) -> list[Step]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import paths
-from course_lib.feature_maps import KINDS, Step, trace, unknown
+from course_lib.feature_maps import KINDS, Step, trace
+from course_lib.names import UnknownName
 
 VGG16_CHANNELS = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
 FORMAT = "course_lib 1"
@@ -128,7 +129,7 @@ def trained(name: str) -> nn.Module:
     if name in TORCHVISION:
         return _download(name)
     if name not in names():
-        raise KeyError(unknown("trained network", name, names()))
+        raise UnknownName("trained network", name, names())
     path = paths.data_dir() / "checkpoints" / f"{name}.safetensors"
     expected = checksums()[path.name]
     if sha256(path) != expected:
@@ -237,7 +238,7 @@ def build(entries: list[dict]) -> nn.Sequential:
     for entry in entries:
         arguments = {key: value for key, value in entry.items() if key not in ("name", "type")}
         if entry["type"] not in known:
-            raise ValueError(unknown("layer type", entry["type"], known))
+            raise UnknownName("layer type", entry["type"], known)
         *parents, leaf = entry["name"].split(".")
         parent = root
         for part in parents:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib import loss
-from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating, place, unknown
+from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating, place
+from course_lib.names import UnknownName
 from course_lib.progress import track
 
 METHODS = ("exact", "naive")
@@ -65,7 +66,7 @@ def effects(
 ) -> Scores:
     """As `ablate`, for every example by itself: {layer: (N, C)}. Its spread over examples gives the error bars."""
     if method not in METHODS:
-        raise KeyError(unknown("oracle method", method, METHODS))
+        raise UnknownName("oracle method", method, METHODS)
     measure = _exact if method == "exact" else _naive
     chain, device = Chain(model), device_of(model)
     chosen = _choose(chain, layers)

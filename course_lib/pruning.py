@@ -17,7 +17,8 @@ from torch import nn
 
 from course_lib import cost, criteria, datasets, models, ranking, surgery, training
 from course_lib.datasets import Splits
-from course_lib.feature_maps import Chain, Scores, unknown
+from course_lib.feature_maps import Chain, Scores
+from course_lib.names import UnknownName, unknown
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
         return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
     if settings.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), **common)
-    raise ValueError(unknown("optimizer", settings.optimizer, ["sgd", "adam"]))
+    raise UnknownName("optimizer", settings.optimizer, ["sgd", "adam"])
 
 
 def _average(old: Scores | None, new: Scores, memory: float) -> Scores:

@@ -12,16 +12,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from course_lib.feature_maps import Plan, Scores, unknown
+from course_lib.feature_maps import Plan, Scores
+from course_lib.names import UnknownName
 
 
 def _min_max(s: Tensor) -> Tensor:
     spread = s.max() - s.min()
-    return (s - s.min()) / spread if spread > 0 else torch.zeros_like(s)
+    return torch.zeros_like(s) if spread == 0 else (s - s.min()) / spread
 
 
 def _divide(s: Tensor, by: Tensor) -> Tensor:
-    return s / by if by > 0 else torch.zeros_like(s)
+    return torch.zeros_like(s) if by == 0 else s / by  # NaN stays NaN, for `lowest` to refuse
 
 
 NORMALIZATIONS = {
@@ -46,7 +47,7 @@ def normalize(scores: Scores, how: str = "l2") -> Scores:
     `how`: 'none', 'l1', 'l2' or 'minmax' (Table 3). A layer whose scores are all zero stays so.
     """
     if how not in NORMALIZATIONS:
-        raise KeyError(unknown("normalization", how, NORMALIZATIONS))
+        raise UnknownName("normalization", how, NORMALIZATIONS)
     return {name: NORMALIZATIONS[how](s.double()) for name, s in scores.items()}
 
 
@@ -68,14 +69,21 @@ def spearman(scores: Scores, truth: Scores, *, absolute: bool = True) -> Correla
 
     Returns:
         Correlation; NaN for a layer in which either side is constant, and the mean is over the other layers.
+
+    Raises:
+        ValueError: other layers or numbers of maps on one side than on the other; scores that are NaN.
     """
     if set(scores) != set(truth):
         raise ValueError(f"Scores are of layers {list(scores)}, the oracle of {list(truth)}: they have to be the same.")
     pairs = {}
     for name in scores:
-        t = truth[name].double().cpu()
+        s, t = scores[name].double().cpu(), truth[name].double().cpu()
+        if len(s) != len(t):
+            raise ValueError(f"Layer {name!r} has {len(s)} scores, but {len(t)} in the oracle: compare one network.")
+        if torch.isnan(s).any():
+            raise ValueError(f"Scores of layer {name!r} hold NaN: they have no rank. Score again.")
         known = ~torch.isnan(t)
-        pairs[name] = (scores[name].double().cpu()[known], (t.abs() if absolute else t)[known])
+        pairs[name] = (s[known], (t.abs() if absolute else t)[known])
     per_layer = {name: _spearman(*pair) for name, pair in pairs.items()}
     defined = [value for value in per_layer.values() if value == value]
     mean = sum(defined) / len(defined) if defined else float("nan")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from course_lib.feature_maps import unknown
+from course_lib.names import unknown
 from course_lib.progress import is_watched
 
 

@@ -16,7 +16,7 @@ import torch
 
 import course_lib
 from course_lib import paths
-from course_lib.feature_maps import unknown
+from course_lib.names import unknown
 
 
 def record(rows: Iterable[Mapping] | pd.DataFrame, path: str | Path, *, command: str, seed: int | None) -> Path:

@@ -19,7 +19,7 @@ import nbformat
 
 from course_lib import paths
 from course_lib.classroom import results, session
-from course_lib.feature_maps import unknown
+from course_lib.names import UnknownName
 
 PARAMETERS = ("profile", "seed", "overrides")
 #: Seconds that one cell may take; None: no limit, the paper's runs take hours. Nor is there one for sizes of your own.
@@ -43,7 +43,7 @@ def numbered(only: list[str] | None = None) -> list[Path]:
     found = sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
     for start in only or []:
         if not any(path.name.startswith(start) for path in found):
-            raise ValueError(unknown("notebook", start, [path.stem for path in found]))
+            raise UnknownName("notebook", start, [path.stem for path in found])
     return [path for path in found if only is None or path.name.startswith(tuple(only))]
 
 

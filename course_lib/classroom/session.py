@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 import course_lib
 from course_lib import datasets, models, paths, training
 from course_lib.classroom import results
-from course_lib.feature_maps import Chain, unknown
+from course_lib.feature_maps import Chain
+from course_lib.names import UnknownName
 
 
 @dataclass(frozen=True)
@@ -240,11 +241,11 @@ def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, 
 def choose(profile: str, **overrides) -> Profile:
     """The profile of this name with some fields replaced. ValueError, with the nearest names, for an unknown one."""
     if profile not in PROFILES:
-        raise ValueError(unknown("profile", profile, PROFILES))
+        raise UnknownName("profile", profile, PROFILES)
     fields = [field.name for field in dataclasses.fields(Profile) if field.name != "name"]
     for name in overrides:
         if name not in fields:
-            raise ValueError(unknown("field of a profile", name, fields))
+            raise UnknownName("field of a profile", name, fields)
     return dataclasses.replace(PROFILES[profile], **overrides)
 
 
