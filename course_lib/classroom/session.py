@@ -186,6 +186,10 @@ class Lab:
         }
         return {name: sorted(order[: self.profile.oracle_maps].tolist()) for name, order in orders.items()}
 
+    def checkpoints(self, name: str) -> Path | None:
+        """Where a pruning run keeps its steps in profile 'paper', whose hours should survive a kill; else nowhere."""
+        return Path("steps") / name if self.profile.name == "paper" else None
+
     @property
     def loop(self) -> dict:
         """The profile's settings of `pruning.prune`."""
