@@ -1,0 +1,93 @@
+"""The results section of the README, made from the recorded runs: `python -m course_lib.classroom.report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from course_lib import paths
+from course_lib.classroom import results
+from course_lib.classroom.figures.pruning import shares
+from course_lib.classroom.figures.style import title
+
+BEGIN, END = "<!-- results: made by python -m course_lib.classroom.report -->", "<!-- end of results -->"
+
+
+def section() -> str:
+    """The section as Markdown, read from `data/results`."""
+    petals, photographs = results.read("petals_criteria"), results.read("flowers102_criteria")
+    return "\n\n".join(
+        [
+            f"**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; petals: mean "
+            f"and range over {petals.seed.nunique()} fine-tuning seeds, all {petals.maps.max():,} maps, "
+            f"{petals.images.max()} images; photographs: {photographs.maps.max()} maps sampled from every layer of the "
+            f"full-width VGG-16, {photographs.images.max()} images.",
+            correlations(petals, photographs),
+            "**How small can it get?** Test accuracy at about half of the feature maps, after fine-tuning, and the "
+            "share of MACs left there.",
+            curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
+        ]
+    )
+
+
+def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
+    """One row a criterion: mean over layers, over all layers after l2, here and in the paper's Table 1."""
+    paper = pd.read_csv(paths.data_dir() / "paper" / "table1.csv").query(
+        "network == 'VGG-16' and data == 'Flowers-102'"
+    )
+    printed = paper.pivot(index="criterion", columns="row", values="spearman")
+    rows = []
+    for name, runs in petals.groupby("criterion", sort=False):
+        real = photographs.set_index("criterion").loc[name]
+        said = printed.loc[name] if name in printed.index else {}
+        cells = [_range(runs.mean_of_layers), _range(runs.all_layers_l2), _two(real.mean_of_layers)]
+        cells += [_two(real.all_layers_l2), _two(said.get("per layer")), _two(said.get("all layers, l2"))]
+        rows.append((runs.mean_of_layers.mean(), [title(name), *cells]))
+    head = ["criterion", "petals, per layer", "petals, all layers, l2", "photographs, per layer"]
+    head += ["photographs, all layers, l2", "paper, per layer", "paper, all layers, l2"]
+    return _table(head, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
+
+
+def curves(tables: dict[str, pd.DataFrame]) -> str:
+    """One row a curve: accuracy and MACs at the first step with at most 52 % of the maps, and what it started from."""
+    found: dict[str, dict[str, str]] = {}
+    for data, table in tables.items():
+        whole = table.query("number == 0").accuracy.mean()
+        half = shares(table).query("maps_share <= 0.52").groupby(["curve", "seed"], sort=False).first()
+        for name, runs in half.groupby("curve", sort=False):
+            text = f"{_range(runs.accuracy, '.1%')} ({runs.macs_share.mean():.0%} of the MACs)"
+            found.setdefault(title(name), {})[f"{data} (whole network {whole:.1%})"] = text
+    columns = sorted({column for cells in found.values() for column in cells})
+    return _table(["criterion", *columns], [[n, *(cells.get(c, "") for c in columns)] for n, cells in found.items()])
+
+
+def _range(values: pd.Series, form: str = ".2f") -> str:
+    if len(values) == 1:
+        return f"{values.iloc[0]:{form}}"
+    return f"{values.mean():{form}} [{values.min():{form}}, {values.max():{form}}]"
+
+
+def _two(value: float | None) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.2f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def insert(readme: str) -> str:
+    """The README's text with the section between its two marks made anew."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{section()}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Rewrite the section in README.md."""
+    path = Path(paths.data_dir()).parent / "README.md"
+    path.write_text(insert(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
