@@ -84,6 +84,7 @@ def latency(
     from torch.utils.benchmark import Timer
 
     device = device_of(model)
+    macs(model, image_shape)  # it says in words if the images do not fit
     images = torch.rand(batch_size, *image_shape, device=device, dtype=next(model.parameters()).dtype)
     if images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)
