@@ -19,8 +19,8 @@ def section() -> str:
     petals, photographs = results.read("petals_criteria"), results.read("flowers102_criteria")
     return "\n\n".join(
         [
-            f"**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; petals: mean "
-            f"and range over {petals.seed.nunique()} fine-tuning seeds, all {petals.maps.max():,} maps, "
+            f"**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; petals: "
+            f"mean and range over {petals.seed.nunique()} fine-tuning seeds, all {petals.maps.max():,} maps, "
             f"{petals.images.max()} images; photographs: {photographs.maps.max()} maps sampled from every layer of the "
             f"full-width VGG-16, {photographs.images.max()} images.",
             correlations(petals, photographs),
