@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import torch
 
 from course_lib.classroom import checks
 
@@ -80,16 +79,6 @@ def test_a_function_may_change_its_input():
 def test_lists_and_numpy_are_numbers_too():
     assert checks.judge("taylor", lambda maps: checks.criteria.taylor(maps).numpy()).kind == "right"
     assert checks.judge("taylor", lambda maps: checks.criteria.taylor(maps).tolist()).kind == "right"
-
-
-def test_curvature_is_the_hessian_of_the_cross_entropy():
-    (slopes, p), *_ = checks.random_slopes(torch.Generator().manual_seed(1))
-
-    def cost(gates):  # logits linear in the gates, all gates open: probabilities p
-        return torch.nn.functional.cross_entropy(p[0].log() + slopes[0] @ (gates - 1), torch.tensor(2))
-
-    hessian = torch.autograd.functional.hessian(cost, torch.ones(slopes.shape[2], dtype=torch.float64))
-    torch.testing.assert_close(checks.gate_curves.curvature(slopes, p)[0], hessian.diagonal())
 
 
 def test_an_unknown_exercise_is_answered_with_the_nearest():

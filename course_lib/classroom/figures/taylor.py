@@ -35,7 +35,7 @@ def loss_along_gate(curves: Mapping[str, Mapping[str, Curve]], layer: str, featu
     changes = curve.losses - curve.losses[_open(curve)]
     right.plot(curve.values, changes, color=TRUTH, alpha=0.45, lw=1.5)
     right.axvline(1, color="0.6", lw=1)
-    right.set(xlabel="gate g", ylabel="change of each example's loss (nats)", title="One curve an example")
+    right.set(xlabel="gate g", ylabel="change of loss (nats)", title="One curve an example")
     for axes in (left, right):
         axes.set_xticks([0, 0.5, 1, 1.5])
         axes.locator_params(axis="y", nbins=4)
@@ -59,7 +59,7 @@ def _mean_curve(axes, curve: Curve) -> None:
         axes.plot(g[0], ends[0], marker, color=paint, ms=11, clip_on=False, zorder=4)
     axes.axvline(1, color="0.6", lw=1)
     axes.set(xlabel="gate g  (0: closed, 1: open)", ylabel="mean loss (nats)", title="Mean over examples")
-    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    axes.legend(frameon=False, fontsize="small", loc="best")
 
 
 def expansion(first: Scores, second: Scores, truth: Scores) -> Figure:
@@ -77,10 +77,10 @@ def expansion(first: Scores, second: Scores, truth: Scores) -> Figure:
         axes.set_xscale("symlog", linthresh=scale)
         axes.set_yscale("symlog", linthresh=scale)
         share = np.mean(np.sign(x) == np.sign(y))
-        axes.set(xlabel=f"predicted by {what} (nats)", title=f"{what}: right sign for {share:.0%} of the maps")
+        axes.set(xlabel=f"predicted by {what} (nats)", title=f"{what}: {share:.0%} of signs right")
         _few_ticks(axes, scale, max(np.abs(ends)))
     panels[0].set_ylabel("measured change of loss (nats)")
-    panels[0].legend(frameon=False, fontsize="small", loc="upper left")
+    panels[0].legend(frameon=False, fontsize="small", loc="lower right")
     return figure
 
 
@@ -205,7 +205,7 @@ def criterion_scatter(scores: Mapping[str, Scores], truth: Scores, criterion: st
 
     Args:
         scores: {criterion: {layer: (C,)}}.
-        layer: one of the layers; 'all layers' takes the raw scores of all.
+        layer: one of the layers, or 'all layers', which ranks the scores of all together as they are.
     """
     chosen = list(truth) if layer == "all layers" else [layer]
     x, y = _known({name: scores[criterion][name] for name in chosen}, {name: truth[name] for name in chosen})
