@@ -1,4 +1,4 @@
-"""The results section of the README, made from the recorded runs: `python -m course_lib.classroom.report`."""
+"""The results section of the README and its figure, made from the recorded runs: `python -m course_lib.classroom.report`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from course_lib import paths
-from course_lib.classroom import results
-from course_lib.classroom.figures.pruning import shares
+from course_lib.classroom import results, session
+from course_lib.classroom.figures.pruning import pruning_curves, shares
 from course_lib.classroom.figures.style import title
 
 BEGIN, END = "<!-- results: made by python -m course_lib.classroom.report -->", "<!-- end of results -->"
@@ -84,8 +84,11 @@ def insert(readme: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the section in README.md."""
+    """Rewrite the section in README.md, and its figure."""
     path = Path(paths.data_dir()).parent / "README.md"
+    session.figure_style()
+    figure = pruning_curves(results.read("petals_pruning"), heading="VGG-16 on petals: mean and range over three seeds")
+    figure.savefig(paths.data_dir() / "results" / "petals_pruning.png", dpi=90, metadata={"Software": None})
     path.write_text(insert(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -237,7 +237,7 @@ def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, 
     sizes = choose(profile, **overrides)
     lab = Lab(sizes, seed, _device(device, best=sizes.name == "paper"), overrides)
     _repeatable(seed, lab.device)
-    _figure_style()
+    figure_style()
     print(_greeting(lab))
     return lab
 
@@ -270,7 +270,7 @@ def _repeatable(seed: int, device: torch.device) -> None:
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
 
 
-def _figure_style() -> None:
+def figure_style() -> None:
     """Figures that are legible from the last row, in colours that everybody can tell apart."""
     import seaborn
 

@@ -33,19 +33,18 @@ def pruning_curves(
     """Accuracy against what is left of the network, as in Figures 4 and 5 of Molchanov et al. 2017.
 
     Args:
-        table: one row a step: curve, seed, number, maps_left, macs, params, accuracy, accuracy_before_tuning.
-        recorded: the same of an earlier, longer run, drawn faintly beneath with its range over seeds.
+        table: one row a step: curve, seed, number, maps_left, macs, params, accuracy, accuracy_before_tuning. Of
+            several seeds the mean is drawn, and their range as a band.
+        recorded: the same of an earlier, longer run, drawn faintly beneath.
         axis: 'feature maps', 'MACs' or 'parameters'.
         when: 'after fine-tuning' or 'right after the cut'.
     """
     x, y = AXES[axis], "accuracy" if when == "after fine-tuning" else "accuracy_before_tuning"
     figure, axes = plt.subplots(figsize=(13, 6))
-    if recorded is not None:
-        _recorded(axes, shares(recorded), x, y)
-    for name, runs in shares(table).groupby("curve", sort=False):
-        for i, (_, run) in enumerate(runs.groupby("seed")):
-            label = title(name) if i == 0 else None
-            axes.plot(run[x], run[y], marker=_marker(name), color=colour(name), label=label, lw=2.5, ms=7, zorder=3)
+    for source, faint in ((recorded, True), (table, False)):
+        if source is not None:
+            for name, runs in shares(source).groupby("curve", sort=False):
+                _curve(axes, name, runs, x, y, faint)
     axes.invert_xaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -54,17 +53,14 @@ def pruning_curves(
     return figure
 
 
-def _recorded(axes, table: pd.DataFrame, x: str, y: str) -> None:
-    for name, runs in table.groupby("curve", sort=False):
-        by_step = runs.groupby("number").agg(x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"))
-        label = f"{title(name)} (recorded)"
-        axes.plot(by_step.x, by_step["mean"], color=colour(name), alpha=0.6, lw=1.8, ls="--", label=label)
-        if runs.groupby("number").size().max() > 1:
-            axes.fill_between(by_step.x, by_step.low, by_step.high, color=colour(name), alpha=0.12, lw=0)
-
-
-def _marker(name: str) -> str:
-    return MARKERS.get(name, "o")
+def _curve(axes, name: str, runs: pd.DataFrame, x: str, y: str, faint: bool) -> None:
+    """The mean over seeds, step by step, and the range over them as a band."""
+    by_step = runs.groupby("number").agg(x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"))
+    look = {"ls": "--", "lw": 1.8, "alpha": 0.6} if faint else {"marker": MARKERS.get(name, "o"), "lw": 2.5, "ms": 7}
+    label = f"{title(name)} (recorded)" if faint else title(name)
+    axes.plot(by_step.x, by_step["mean"], color=colour(name), label=label, zorder=2 if faint else 3, **look)
+    if runs.seed.nunique() > 1:
+        axes.fill_between(by_step.x, by_step.low, by_step.high, color=colour(name), alpha=0.12, lw=0)
 
 
 def cost_by_layer(model: nn.Module, image_shape: tuple[int, ...]) -> Figure:
