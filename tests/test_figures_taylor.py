@@ -18,7 +18,7 @@ NAMES = [f"features.{i}" for i in range(13)]
 @pytest.fixture(autouse=True)
 def style():
     with plt.rc_context(), warnings.catch_warnings():
-        session._figure_style()
+        session.figure_style()
         warnings.simplefilter("error")
         yield
         plt.close("all")

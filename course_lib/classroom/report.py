@@ -1,4 +1,4 @@
-"""The results section of the README and its figure, made from the recorded runs: `python -m course_lib.classroom.report`."""
+"""The results section of the README and its figure, made from the recorded runs."""
 
 from __future__ import annotations
 
