@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from course_lib import cost, criteria, ranking, surgery
-from course_lib.classroom import gate_curves
+from course_lib import cost, criteria, loss, ranking, surgery
+from course_lib.classroom import ablations
 from course_lib.criteria import Maps
-from course_lib.feature_maps import Scores, unknown
+from course_lib.feature_maps import Chain, Scores
+from course_lib.names import UnknownName
 
 SHAPES = ((3, 4, 5, 6), (5, 2, 3, 3), (1, 4, 2, 3), (4, 1, 3, 2), (1, 1, 1, 1))  # N, C, H, W: H is not W, and ones
 
@@ -61,7 +62,7 @@ def add(
 def find(name: str) -> Exercise:
     """The exercise of this name; KeyError with the nearest names for an unknown one."""
     if name not in EXERCISES:
-        raise KeyError(unknown("exercise", name, EXERCISES))
+        raise UnknownName("exercise", name, EXERCISES)
     return EXERCISES[name]
 
 
@@ -189,13 +190,6 @@ def random_scores(generator: torch.Generator) -> Iterator[tuple[Scores]]:
     yield ({"conv1": torch.rand(3, generator=generator), "conv2": torch.zeros(2)},)
 
 
-def random_slopes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Derivatives of logits by gates, (N, classes, C), and probabilities, (N, classes)."""
-    for n, classes, c in ((3, 5, 4), (2, 3, 1), (1, 2, 3), (1, 1, 1)):
-        slopes = torch.randn(n, classes, c, generator=generator, dtype=torch.float64)
-        yield slopes, torch.randn(n, classes, generator=generator, dtype=torch.float64).softmax(1)
-
-
 def _each_layer(how: Callable[[Tensor], Tensor]) -> Callable[[Scores], Scores]:
     return lambda scores: {name: how(s) for name, s in scores.items()}
 
@@ -252,21 +246,6 @@ add(
     shows=(ranking.normalize, ranking._divide),
 )
 
-add(
-    "curvature",
-    gate_curves.curvature,
-    inputs=random_slopes,
-    mistakes={
-        "you forgot to subtract the square of the mean": lambda slopes, p: (p.unsqueeze(2) * slopes**2).sum(1),
-        "you gave every class the same weight; the weights are the probabilities": lambda slopes, p: slopes.var(
-            1, correction=0
-        ),
-        "you took the root: the curvature is the variance, not the standard deviation": lambda slopes, p: (
-            gate_curves.curvature(slopes, p).clamp(min=0).sqrt()
-        ),
-    },
-)
-
 
 def random_channels(generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
     """Channels that stay, (K,), and the columns that each of them owns in the next linear layer."""
@@ -312,5 +291,75 @@ add(
         ),
         "these are FLOPs; asked for are millions of them": lambda positions, weights: 2 * positions * (weights + 1),
         "you left out the positions: every one of them is computed": lambda positions, weights: 2 * (weights + 1) / 1e6,
+    },
+)
+
+
+def random_gates(generator: torch.Generator) -> Iterator[tuple[Chain, Tensor, Tensor, str, int]]:
+    """A small network as a chain, images, labels, and the layer and index of one of its feature maps."""
+    for n, maps, layer, index in ((5, 3, "0", 1), (4, 2, "2", 0), (1, 4, "2", 3), (2, 1, "0", 0)):
+        layers = [nn.Conv2d(2, maps, 3), nn.ReLU(), nn.Conv2d(maps, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)]
+        model = nn.Sequential(*layers).double().requires_grad_(False)
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
+        images = torch.randn(n, 2, 6, 6, generator=generator, dtype=torch.float64)
+        yield Chain(model), images, torch.randint(3, (n,), generator=generator), layer, index
+
+
+def _losses(chain: Chain, images: Tensor, labels: Tensor, layer: str, closed: Iterable[int]) -> Tensor:
+    gate = torch.ones(chain.layers[layer].channels)
+    gate[list(closed)] = 0.0
+    return loss.per_example(chain.run(images, gates={layer: gate}), labels)
+
+
+add(
+    "change_of_loss",
+    ablations.change_of_loss,
+    inputs=random_gates,
+    mistakes={
+        "you returned the loss with the gate closed; subtract the loss with all gates open": lambda *case: _losses(
+            *case[:4], [case[4]]
+        ).mean(),
+        "you subtracted the wrong way round: more loss without the map is a positive number": lambda *case: (
+            -ablations.change_of_loss(*case)
+        ),
+        "you summed over the photographs; the cost is their mean": lambda *case: (
+            len(case[1]) * ablations.change_of_loss(*case)
+        ),
+        "you closed all gates of the layer but this one": lambda chain, x, y, layer, index: (
+            _losses(chain, x, y, layer, set(range(chain.layers[layer].channels)) - {index})
+            - _losses(chain, x, y, layer, [])
+        ).mean(),
+        "you closed the whole layer": lambda chain, x, y, layer, index: (
+            _losses(chain, x, y, layer, range(chain.layers[layer].channels)) - _losses(chain, x, y, layer, [])
+        ).mean(),
+        "you took the absolute value: the sign is wanted here": lambda *case: abs(ablations.change_of_loss(*case)),
+        "you returned one number for each photograph; the cost is their mean": lambda chain, x, y, layer, index: (
+            _losses(chain, x, y, layer, [index]) - _losses(chain, x, y, layer, [])
+        ),
+    },
+)
+
+
+def random_effects(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
+    """Changes of loss, (N, C), of at least two photographs."""
+    for shape in ((5, 3), (2, 4), (9, 2), (4, 4)):
+        yield (torch.randn(shape, generator=generator, dtype=torch.float64),)
+
+
+add(
+    "standard_error",
+    ablations.standard_error,
+    inputs=random_effects,
+    mistakes={
+        "this is the standard deviation of one photograph; the mean of N scatters less, by the root of N": lambda e: (
+            e.std(0)
+        ),
+        "you divided by N; the standard error goes with the root of N": lambda e: e.std(0) / len(e),
+        "you divided the sum of squares by N; the unbiased estimate divides by N - 1": lambda e: (
+            e.std(0, correction=0) / len(e) ** 0.5
+        ),
+        "you went along the maps; the photographs are the rows": lambda e: e.std(1) / e.shape[1] ** 0.5,
+        "you took the variance; the standard error is its root": lambda e: e.var(0) / len(e),
     },
 )

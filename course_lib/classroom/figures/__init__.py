@@ -1,5 +1,15 @@
 """The figures of the course: one function each, data in, matplotlib Figure out."""
 
+from course_lib.classroom.figures.oracle import (
+    adding_up,
+    agreement,
+    closed_gate,
+    closing_curves,
+    halves,
+    pairs,
+    ranks_by_layer,
+    sorted_effects,
+)
 from course_lib.classroom.figures.pictures import contact_sheet, feature_map_gallery
 from course_lib.classroom.figures.pruning import (
     cost_by_layer,
@@ -9,6 +19,7 @@ from course_lib.classroom.figures.pruning import (
     shares,
     surviving_maps,
 )
+from course_lib.classroom.figures.style import layer_labels
 from course_lib.classroom.figures.taylor import (
     correlations,
     criterion_scatter,
@@ -21,6 +32,15 @@ from course_lib.classroom.figures.taylor import (
 )
 
 __all__ = [
+    "adding_up",
+    "agreement",
+    "closed_gate",
+    "closing_curves",
+    "halves",
+    "pairs",
+    "ranks_by_layer",
+    "sorted_effects",
+    "layer_labels",
     "contact_sheet",
     "feature_map_gallery",
     "cost_by_layer",
