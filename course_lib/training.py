@@ -54,6 +54,7 @@ def fit(
         augment: random flips and shifts of every image.
         penalty: added to the loss, a scalar made from the model (a regulariser).
         seed: decides the order of examples, the augmentation and dropout: same seed, same result.
+        workers: processes that read ahead; the result does not depend on their number.
 
     Raises:
         ValueError: neither or both of epochs and updates; labels beyond the network's outputs.
@@ -66,16 +67,17 @@ def fit(
     schedule = None
     if optimizer is None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
-        steps = max(updates, 2)
+        steps = max(updates, 6)  # with 5 or 2, OneCycleLR has a phase of no length and divides by it
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
     torch.manual_seed(seed)  # dropout draws from the global generator
-    generator = torch.Generator().manual_seed(seed)
-    examples = _endless(dataset, batch_size, generator, workers)
+    # Two sources: workers draw the order ahead of time, and must not shift what the augmentation draws.
+    order, shifts = (torch.Generator().manual_seed(number) for number in (seed, seed ^ 0xF11B))
+    examples = _endless(dataset, batch_size, order, workers)
     losses = []
     model.train()
     for _ in track(range(updates), label) if progress else range(updates):
         images, labels = next(examples)
-        images = random_flip_and_shift(images, generator) if augment else images
+        images = random_flip_and_shift(images, shifts) if augment else images
         cost = loss.per_example(model(place(images, device)), labels.to(device)).mean()
         losses.append(cost.item())
         optimizer.zero_grad(set_to_none=True)
@@ -108,6 +110,8 @@ def fit_head(model: nn.Module, dataset: Dataset, *, epochs: float = 20, lr: floa
 
 def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = 256, workers: int = 0) -> Evaluation:
     """Accuracy and mean cross-entropy of the model on a data set, without dropout or augmentation."""
+    if len(dataset) == 0:
+        raise ValueError("The data set to evaluate on is empty.")
     device, correct, total = device_of(model), 0, 0.0
     with evaluating(model), torch.inference_mode():
         for images, labels in DataLoader(dataset, batch_size, num_workers=workers):
@@ -132,9 +136,15 @@ def random_flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _endless(dataset: Dataset, batch_size: int, generator: torch.Generator, workers: int) -> Iterator:
-    """Shuffled batches for ever; the last, smaller batch of an epoch is kept unless it is a single example."""
+    """Shuffled batches for ever; the last, smaller batch of an epoch is kept unless it is a single example.
+
+    Of a single example, batch norm cannot estimate a variance.
+    """
     if len(dataset) == 0:
         raise ValueError("The training set is empty.")
-    loader = DataLoader(dataset, batch_size, shuffle=True, generator=generator, num_workers=workers)
+    drop_last = len(dataset) > batch_size and len(dataset) % batch_size == 1
+    loader = DataLoader(
+        dataset, batch_size, shuffle=True, drop_last=drop_last, generator=generator, num_workers=workers
+    )
     while True:
         yield from loader
