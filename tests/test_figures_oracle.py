@@ -96,14 +96,14 @@ def test_closing_curves_fall_from_left_to_right_beside_the_papers_points(curves)
     figure = figures.closing_curves(curves, paper)
     axes = figure.axes[0]
     assert axes.xaxis_inverted() and len(axes.get_lines()) == 4 and len(axes.collections) == 2
-    assert axes.get_lines()[0].get_ydata().tolist() == curves.accuracy[curves.photographs == "seen"][:3].tolist()
+    assert axes.get_lines()[0].get_ydata().tolist() == curves.accuracy[curves.pictures == "seen"][:3].tolist()
     assert rendered(figure)
 
 
 def test_adding_up_draws_measured_and_expected(curves):
     figure = figures.adding_up(curves, "others")
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
-    rows = curves[(curves.photographs == "others") & (curves.ranking == "oracle-loss")]
+    rows = curves[(curves.pictures == "others") & (curves.ranking == "oracle-loss")]
     assert lines["oracle-loss: measured"].tolist() == rows.change.tolist()
     assert lines["oracle-loss: sum of its maps"].tolist() == rows.expected.tolist()
     assert rendered(figure)

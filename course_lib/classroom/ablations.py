@@ -1,4 +1,4 @@
-"""Experiments with closed gates around the oracle: many at once, in pairs, on few photographs, against the clock.
+"""Experiments with closed gates around the oracle: many at once, in pairs, on few pictures, against the clock.
 
 Taught in: notebooks/06_oracle.ipynb.
 """
@@ -79,7 +79,7 @@ def evaluate_closed(model: nn.Module, batches: Batches, plan: Plan) -> Evaluatio
 
 def close_in_order(
     model: nn.Module,
-    photographs: Mapping[str, Batches],
+    pictures: Mapping[str, Batches],
     truth: Scores,
     rankings: Mapping[str, Scores],
     shares: Sequence[float] = SHARES,
@@ -87,13 +87,13 @@ def close_in_order(
     """Close more and more maps, the lowest scores first, by rankings made once: Figure 3 of Molchanov et al. 2017.
 
     Args:
-        photographs: what they are called -> batches to evaluate on.
+        pictures: what they are called -> batches to evaluate on.
         truth: the oracle, {layer: (C,)}; a map that it did not measure (NaN) is never closed.
         rankings: what they are called -> scores.
         shares: of the measured maps, to close; the first is 0.
 
     Returns:
-        One row for each ranking, share and kind of photographs: ranking, photographs, share, maps_left (over all maps),
+        One row for each ranking, share and kind of pictures: ranking, pictures, share, maps_left (over all maps),
         accuracy, change (of the loss) and expected, the sum of the closed maps' own changes.
     """
     every, measured = cost.feature_maps(model), sum(int((~t.isnan()).sum()) for t in truth.values())
@@ -102,11 +102,11 @@ def close_in_order(
         plan = ranking.lowest(_last_where_unknown(rankings[name], truth), round(share * measured))
         expected = sum(float(truth[layer][maps].sum()) for layer, maps in plan.items())
         left = 1 - sum(map(len, plan.values())) / every
-        for kind, batches in photographs.items():
+        for kind, batches in pictures.items():
             found = evaluate_closed(model, batches, plan)
             rows.append((name, kind, share, left, found.accuracy, found.loss, expected))
-    rows = pd.DataFrame(rows, columns=["ranking", "photographs", "share", "maps_left", "accuracy", "loss", "expected"])
-    whole = rows.groupby(["ranking", "photographs"]).loss.transform("first")
+    rows = pd.DataFrame(rows, columns=["ranking", "pictures", "share", "maps_left", "accuracy", "loss", "expected"])
+    whole = rows.groupby(["ranking", "pictures"]).loss.transform("first")
     return rows.assign(change=rows.loss - whole).drop(columns="loss")
 
 
@@ -119,12 +119,12 @@ def pairs(model: nn.Module, batches: Batches, effects: Scores, strongest: int = 
     """Close two gates at once: all pairs of each layer's strongest maps, and the strongest of neighbouring layers.
 
     Args:
-        batches: the first photographs that `effects` were measured on, in the same order.
+        batches: the first pictures that `effects` were measured on, in the same order.
         effects: {layer: (N, C)} of `oracle.effects`.
 
     Returns:
         One row a pair: pair, layers ('one layer' or 'two layers'), together (change of the loss with both closed) and
-        expected (the sum of their own changes on the same photographs).
+        expected (the sum of their own changes on the same pictures).
     """
     batches = list(batches)
     examples = sum(len(labels) for _, labels in batches)
@@ -188,12 +188,12 @@ def arithmetic(model: nn.Module, image_shape: tuple[int, ...]) -> pd.DataFrame:
 def agreement(
     effects: Scores, reference: Scores | None = None, *, draws: int = 40, seed: int = 0, smallest: int = 8
 ) -> pd.DataFrame:
-    """How well an oracle of n photographs agrees with another: Spearman correlation, for n = 8, 16, ... N / 2.
+    """How well an oracle of n pictures agrees with another: Spearman correlation, for n = 8, 16, ... N / 2.
 
     Args:
         effects: {layer: (N, C)} of `oracle.effects`.
         reference: {layer: (C,)} a larger oracle to compare with too.
-        draws: random choices of photographs for every n.
+        draws: random choices of pictures for every n.
 
     Returns:
         One row a draw: images (n), absolute (oracle-abs, or the signed one), layers ('each' or 'all'), against

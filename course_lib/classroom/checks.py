@@ -323,7 +323,7 @@ add(
         "you subtracted the wrong way round: more loss without the map is a positive number": lambda *case: (
             -ablations.change_of_loss(*case)
         ),
-        "you summed over the photographs; the cost is their mean": lambda *case: (
+        "you summed over the pictures; the cost is their mean": lambda *case: (
             len(case[1]) * ablations.change_of_loss(*case)
         ),
         "you closed all gates of the layer but this one": lambda chain, x, y, layer, index: (
@@ -334,7 +334,7 @@ add(
             _losses(chain, x, y, layer, range(chain.layers[layer].channels)) - _losses(chain, x, y, layer, [])
         ).mean(),
         "you took the absolute value: the sign is wanted here": lambda *case: abs(ablations.change_of_loss(*case)),
-        "you returned one number for each photograph; the cost is their mean": lambda chain, x, y, layer, index: (
+        "you returned one number for each picture; the cost is their mean": lambda chain, x, y, layer, index: (
             _losses(chain, x, y, layer, [index]) - _losses(chain, x, y, layer, [])
         ),
     },
@@ -342,7 +342,7 @@ add(
 
 
 def random_effects(generator: torch.Generator) -> Iterator[tuple[Tensor]]:
-    """Changes of loss, (N, C), of at least two photographs."""
+    """Changes of loss, (N, C), of at least two pictures."""
     for shape in ((5, 3), (2, 4), (9, 2), (4, 4)):
         yield (torch.randn(shape, generator=generator, dtype=torch.float64),)
 
@@ -352,14 +352,14 @@ add(
     ablations.standard_error,
     inputs=random_effects,
     mistakes={
-        "this is the standard deviation of one photograph; the mean of N scatters less, by the root of N": lambda e: (
-            e.std(0)
+        "this is the standard deviation of one picture; the mean of N scatters less, by the root of N": lambda e: e.std(
+            0
         ),
         "you divided by N; the standard error goes with the root of N": lambda e: e.std(0) / len(e),
         "you divided the sum of squares by N; the unbiased estimate divides by N - 1": lambda e: (
             e.std(0, correction=0) / len(e) ** 0.5
         ),
-        "you went along the maps; the photographs are the rows": lambda e: e.std(1) / e.shape[1] ** 0.5,
+        "you went along the maps; the pictures are the rows": lambda e: e.std(1) / e.shape[1] ** 0.5,
         "you took the variance; the standard error is its root": lambda e: e.var(0) / len(e),
     },
 )

@@ -1,4 +1,4 @@
-"""Figures of the oracle: one gate, all gates of a layer, ranks by depth, many gates at once, few photographs."""
+"""Figures of the oracle: one gate, all gates of a layer, ranks by depth, many gates at once, few pictures."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def closed_gate(
     images: Tensor,
     labels: Tensor,
     truth: Scores,
-    photograph: int = 0,
+    picture: int = 0,
     layer: str = "conv1_1",
     rank: int = 1,
 ) -> Figure:
-    """A photograph, one of its feature maps, and what the network says with that map's gate open and closed.
+    """A picture, one of its feature maps, and what the network says with that map's gate open and closed.
 
     Args:
         images, labels: (N, 3, H, W) and (N,), on the network's device.
@@ -42,7 +42,7 @@ def closed_gate(
     name = dict(zip(layer_labels(list(chain.layers)), chain.layers, strict=True))[layer]
     order = ablations.strongest_maps(truth[name])
     rank = min(rank, len(order))
-    index, x, taps = order[rank - 1], images[photograph : photograph + 1], {}
+    index, x, taps = order[rank - 1], images[picture : picture + 1], {}
     gate = torch.ones(chain.layers[name].channels, device=x.device)
     gate[index] = 0.0
     with torch.inference_mode():
@@ -50,9 +50,9 @@ def closed_gate(
     chances = torch.stack([logits[0].softmax(0).cpu() for logits in answers])  # (2, classes), open and closed
     margins = {"left": 0.01, "right": 0.98, "bottom": 0.17, "top": 0.82, "wspace": 0.06}
     figure, panels = _quick(1, 4, (14, 5), width_ratios=(1, 1, 0.3, 1.3), **margins)
-    truly = int(labels[photograph])
+    truly = int(labels[picture])
     panels[0].imshow(datasets.picture(x[0], splits))
-    panels[0].set_title(f"the photograph:\n{splits.classes[truly]}")
+    panels[0].set_title(f"the picture:\n{splits.classes[truly]}")
     z = taps[name][0, index].cpu().numpy()
     panels[1].imshow(z, vmin=0)
     panels[1].set_title(
@@ -146,8 +146,8 @@ def closing_curves(curves: pd.DataFrame, paper: pd.DataFrame | None = None) -> F
     `curves`: of `ablations.close_in_order`. `paper`: points of another network to draw beside (data/paper/figure3.csv).
     """
     figure, axes = plt.subplots(figsize=(11, 6))
-    for (name, kind), rows in curves.groupby(["ranking", "photographs"], sort=False):
-        first = kind == curves.photographs.iloc[0]
+    for (name, kind), rows in curves.groupby(["ranking", "pictures"], sort=False):
+        first = kind == curves.pictures.iloc[0]
         style = {"ls": "-" if first else ":", "marker": "o" if first else None, "lw": 2.5}
         axes.plot(rows.maps_left, rows.accuracy, color=RANKINGS[name], label=f"{name}, {kind}", **style)
     if paper is not None:
@@ -166,7 +166,7 @@ def closing_curves(curves: pd.DataFrame, paper: pd.DataFrame | None = None) -> F
 def adding_up(curves: pd.DataFrame, kind: str) -> Figure:
     """Change of the loss with many gates closed, against the sum of what each of them does alone."""
     figure, axes = plt.subplots()
-    for name, rows in curves[curves.photographs == kind].groupby("ranking", sort=False):
+    for name, rows in curves[curves.pictures == kind].groupby("ranking", sort=False):
         axes.plot(rows.maps_left, rows.change, marker="o", color=RANKINGS[name], lw=2.5, label=f"{name}: measured")
         axes.plot(rows.maps_left, rows.expected, ls="--", color=RANKINGS[name], lw=2, label=f"{name}: sum of its maps")
     axes.invert_xaxis()
@@ -209,7 +209,7 @@ def _both_signs(axes, threshold: float) -> None:
 
 
 def halves(effects: Scores, share: float = 0.05) -> Figure:
-    """Every map's change of loss on one half of the photographs against the other, the lowest on the first marked."""
+    """Every map's change of loss on one half of the pictures against the other, the lowest on the first marked."""
     flat = torch.cat([e[:, ~e[0].isnan()] for e in effects.values()], 1)
     first, second = flat[::2].mean(0).numpy(), flat[1::2].mean(0).numpy()
     low = np.argsort(first)[: max(1, round(share * len(first)))]
@@ -220,14 +220,14 @@ def halves(effects: Scores, share: float = 0.05) -> Figure:
     _both_signs(axes, threshold)
     axes.axhline(0, color="black", lw=1)
     axes.axvline(0, color="black", lw=1)
-    axes.set(xlabel="change of loss, nats\nfirst half of the photographs", ylabel="other half")
+    axes.set(xlabel="change of loss, nats\nfirst half of the pictures", ylabel="other half")
     axes.set_title("Who lowers the loss here need not lower it there")
     axes.legend(loc="lower right", fontsize="small")
     return figure
 
 
 def agreement(found: pd.DataFrame, oracle: str = "oracle-abs", layers: str = "each layer") -> Figure:
-    """Agreement of an oracle on n photographs with others: median and middle 95 % of the draws.
+    """Agreement of an oracle on n pictures with others: median and middle 95 % of the draws.
 
     `found`: of `ablations.agreement`. `oracle`: 'oracle-abs' or 'oracle-loss'. `layers`: 'each layer' (mean of the
     layers' correlations) or 'all layers'.
@@ -241,7 +241,7 @@ def agreement(found: pd.DataFrame, oracle: str = "oracle-abs", layers: str = "ea
         axes.fill_between(n, low, high, color=SIDES[name], alpha=0.18, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(n, [str(i) for i in n])
-    axes.set(xlabel="n photographs", ylabel="Spearman correlation", ylim=(min(0, rows.spearman.min()), 1))
-    axes.set_title(f"How well {oracle} of n photographs agrees ({layers})")
+    axes.set(xlabel="n pictures", ylabel="Spearman correlation", ylim=(min(0, rows.spearman.min()), 1))
+    axes.set_title(f"How well {oracle} of n pictures agrees ({layers})")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
