@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,8 @@ class Lab:
         `name` begins with the notebook's number; the command that makes the rows again is written beside them.
         """
         # Of a path only its last part: the rest says where it lies on one machine.
-        settings = " ".join(f"{key}={str(value).rstrip('/').split('/')[-1]}" for key, value in self.overrides.items())
+        short = {key: str(value).rstrip("/").split("/")[-1] for key, value in self.overrides.items()}
+        settings = " ".join(shlex.quote(f"{key}={value}") for key, value in short.items())
         command = f"python -m course_lib run --profile {self.profile.name} --seed {self.seed} --only {name[:2]}"
         table = pd.DataFrame(rows)
         results.record(
