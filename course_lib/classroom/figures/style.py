@@ -20,6 +20,7 @@ TITLES = {
 # seaborn's colour-blind safe palette; its grey, the eighth, is for random, which looks at nothing.
 _PALETTE = seaborn.color_palette("colorblind", 10)
 _GREY = _PALETTE.pop(7)
+_PALETTE.append(_PALETTE.pop(7))  # yellow is faint on white: for the one that is drawn least
 COLOURS = dict(zip([name for name in TITLES if name not in ("random", "scratch")], _PALETTE, strict=True))
 COLOURS |= {"random": _GREY, "scratch": (0.0, 0.0, 0.0)}
 MARKERS = dict(zip(TITLES, "os^vDPX*<>d", strict=True))
