@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 
@@ -132,10 +133,10 @@ def trained(name: str) -> nn.Module:
         raise UnknownName("trained network", name, names())
     path = paths.data_dir() / "checkpoints" / f"{name}.safetensors"
     expected = checksums()[path.name]
-    if sha256(path) != expected:
+    if not path.exists() or sha256(path) != expected:
         raise ValueError(
-            f"{path} does not match its sha256 ({expected[:12]}...): the file is damaged or was replaced. Restore it "
-            "with 'git checkout -- data/checkpoints', or rebuild it with 'make checkpoints'."
+            f"{path} does not match its sha256 ({expected[:12]}...): the file is missing, damaged or was replaced. "
+            "Restore it with 'git checkout -- data/checkpoints', or rebuild it with 'make checkpoints'."
         )
     return load(path)
 
@@ -175,19 +176,48 @@ def save(model: nn.Module, path: str | Path, *, dtype: torch.dtype | None = None
         notes: short facts to keep in the file, such as recipe and accuracy; read them with `notes(path)`.
 
     Raises:
-        UnsupportedModel: if the network is not a chain.
+        UnsupportedModel: if the network is not a chain. ValueError: a weight too large for `dtype`.
     """
-    weights = {key: _stored(value, dtype) for key, value in chain_state(model).items()}
+    weights = {key: _stored(key, value, dtype) for key, value in chain_state(model).items()}
     return write_safetensors(path, weights, {"architecture": architecture(model), "notes": notes or {}})
 
 
 def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> Path:
-    """Write tensors and a JSON-able header to a safetensors file that is complete or absent, never half there."""
+    """Write tensors and a JSON-able header to a safetensors file that is complete or absent, never half there.
+
+    The same content always makes the same bytes, and a seal over all of it tells damage when it is read again.
+    """
+    content = {key: value.contiguous() for key, value in tensors.items()}
     metadata = {"format": FORMAT, **{key: json.dumps(value) for key, value in header.items()}}
+    metadata["sha256"] = _seal(content, metadata)
     with paths.atomic(path) as temporary:
-        content = {key: value.contiguous() for key, value in tensors.items()}
-        temporary.write_bytes(safetensors.torch.save(content, metadata))
+        temporary.write_bytes(_in_order(safetensors.torch.save(content, metadata)))
     return Path(path)
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Hexadecimal sha256 of named tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _seal(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    forms = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+    content = [metadata, forms, fingerprint(dict(sorted(tensors.items())))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in alphabetical order; otherwise it changes from call to call."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors that follow are aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -201,14 +231,22 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}): copy or save it again.") from error
-    if metadata.pop("format", None) != FORMAT:
+    if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by this course: it holds weights, but not their architecture.")
-    return tensors, {key: json.loads(value) for key, value in metadata.items()}
+    seal = metadata.pop("sha256", None)
+    if seal not in (None, _seal(tensors, metadata)):  # the embedded networks' seal is in a file of its own
+        raise ValueError(f"{path} is damaged: its content does not match its sha256. Copy or save it again.")
+    return tensors, {key: json.loads(value) for key, value in metadata.items() if key != "format"}
 
 
 def load(path: str | Path) -> nn.Sequential:
     """The network that `save` wrote, in float32 and evaluation mode."""
     weights, header = read_safetensors(path)
+    if "architecture" not in header:
+        raise ValueError(
+            f"{path} holds no network, but {' and '.join(sorted(header))}. From the checkpoints of a pruning run, the "
+            "same call of pruning.prune makes its networks again; keep one with models.save."
+        )
     model = build(header["architecture"])
     model.load_state_dict(
         {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
@@ -254,13 +292,27 @@ def load_trunk(model: nn.Module, path: str | Path) -> nn.Module:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no trunk {path}: give the file with the weights of 'features.*'.")
-    is_safe = path.suffix == ".safetensors"
-    state = safetensors.torch.load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
-    wanted = {key for key in model.state_dict() if key.startswith("features.")}
-    if missing := sorted(wanted - set(state)):
+    state = _read_state(path)
+    wanted = {key: value for key, value in model.state_dict().items() if key.startswith("features.")}
+    if missing := [key for key in wanted if key not in state]:
         raise ValueError(f"{path} lacks {len(missing)} of the network's weights, the first is {missing[0]!r}.")
+    for key, value in wanted.items():
+        if state[key].shape != value.shape:
+            sizes = f"{tuple(state[key].shape)} there, {tuple(value.shape)} in the network"
+            raise ValueError(f"{path} is of a network of another size: {key!r} is {sizes}. Give it the same width.")
     model.load_state_dict({key: state[key].float() for key in wanted}, strict=False)
     return model
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors or torch's format; nothing in the file is executed."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is not a whole file of weights ({reason}): copy or download it again.") from error
 
 
 def fresh_head(model: nn.Module, num_classes: int, seed: int = 0) -> nn.Module:
@@ -279,7 +331,10 @@ ARGUMENTS = {
     "conv": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode"),
     "norm": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
     "linear": ("in_features", "out_features"),
-    "pool": ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "output_size"),
+    "pool": (
+        *("kernel_size", "stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override"),
+        "output_size",
+    ),
     "pass": ("p",),
     "activation": ("negative_slope", "alpha", "approximate"),
     "flatten": (),
@@ -293,8 +348,13 @@ def _arguments(step: Step) -> dict:
     return arguments
 
 
-def _stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return value.to(dtype) if dtype is not None and value.is_floating_point() else value
+def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or not value.is_floating_point():
+        return value
+    stored = value.to(dtype)
+    if torch.isfinite(value).sum() != torch.isfinite(stored).sum():
+        raise ValueError(f"{name!r} holds numbers too large for {dtype}. Save the network without dtype=....")
+    return stored
 
 
 def _linear_head(channels: int, num_classes: int) -> dict[str, nn.Module]:
@@ -330,6 +390,11 @@ def _download(name: str) -> nn.Module:
             f"{name} could not be downloaded ({error}). Connect once, or put {weights.url.rsplit('/')[-1]} into "
             f"{Path(torch.hub.get_dir()) / 'checkpoints'}. Offline, use one of the embedded networks: "
             f"{', '.join(n for n in names() if n not in TORCHVISION)}."
+        ) from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{name} is damaged ({str(error).partition(chr(10))[0]}). Remove {weights.url.rsplit('/')[-1]} from "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'} if it is there, and try again."
         ) from error
     model = get_model(TORCHVISION[name], weights=None)
     model.load_state_dict(state)

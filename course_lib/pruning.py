@@ -5,7 +5,6 @@ Section 2 of Molchanov et al. 2017. Taught in: notebooks/09_prune_vgg16.ipynb.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -149,7 +148,8 @@ class _Run:
         self.train, self.evaluation = splits.train, getattr(splits, evaluate_on)
         self.image_shape = tuple(splits.train[0][0].shape)
         self.optimizer = make_optimizer(self.model, settings)
-        self.origin = {**asdict(settings), "evaluate_on": evaluate_on, "network": _digest(model)}
+        network = models.fingerprint(model.state_dict())
+        self.origin = {**asdict(settings), "evaluate_on": evaluate_on, "network": network}
         self.scores: Scores | None = None
         self.step: Step | None = None
 
@@ -318,12 +318,3 @@ def _without(values: torch.Tensor, removed: torch.Tensor | None) -> torch.Tensor
     keep = torch.ones(len(values), dtype=torch.bool)
     keep[removed if removed is not None else []] = False
     return values[keep]
-
-
-def _digest(model: nn.Module) -> str:
-    """A fingerprint of the weights, by which a run knows whether a folder belongs to it."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

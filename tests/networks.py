@@ -1,6 +1,7 @@
 """Small networks and batches that the tests share."""
 
 import torch
+import torchvision
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -119,3 +120,14 @@ def plans(draw, model):
         if maps:
             plan[name] = torch.tensor(maps)
     return plan
+
+
+def torchvision_network(name, **options) -> nn.Module:
+    """A network of torchvision with quickly drawn weights; its own initialisation takes seconds."""
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name, **options)
+    model = model.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.fill_(1) if tensor.dim() < 2 else tensor.uniform_(-1, 1).mul_((6 / tensor[0].numel()) ** 0.5)
+    return model

@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import batches, chains, plans, small_vgg, volumes, written_by_hand
+from networks import batches, chains, plans, small_vgg, torchvision_network, volumes, written_by_hand
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
@@ -49,12 +48,7 @@ def test_surgery_equals_masking_in_other_forms(build, shape):
 
 @pytest.mark.parametrize("name, size", [("vgg16_bn", 32), ("alexnet", 64)])
 def test_torchvision_networks_as_they_come(name, size):
-    with torch.device("meta"):  # their own initialisation takes seconds
-        model = torchvision.models.get_model(name, num_classes=5)
-    model = model.to_empty(device="cpu").eval()
-    with torch.no_grad():
-        for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.fill_(1) if tensor.dim() < 2 else tensor.uniform_(-1, 1).mul_((6 / tensor[0].numel()) ** 0.5)
+    model = torchvision_network(name, num_classes=5)
     layers = Chain(model).layers.values()
     plan = {layer.name: torch.arange(layer.channels)[7 :: 2 + at % 3] for at, layer in enumerate(layers)}
     assert difference(model, plan, torch.randn(2, 3, size, size)) < 1e-5
