@@ -108,3 +108,11 @@ def test_every_criterion_has_a_colour_of_its_own():
     assert len(set(style.COLOURS.values())) == len(style.TITLES) == len(style.COLOURS)
     assert style.title("my_own") == "my own"
     assert style.layer_labels([str(i) for i in range(13)])[-1] == "conv5_3"
+
+
+def test_near_half_takes_the_nearest_step_of_every_run():
+    table = pd.DataFrame(run("taylor", 0, [0.9] * 7) + run("random", 1, [0.8] * 4))
+    found = figures.near_half(table).set_index("curve").maps_share
+    assert found.to_dict() == {"taylor": 0.5, "random": 0.7}
+    scrambled = table.sample(frac=1, random_state=0)
+    assert figures.near_half(scrambled).set_index("curve").maps_share.to_dict() == found.to_dict()

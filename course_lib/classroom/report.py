@@ -8,7 +8,7 @@ import pandas as pd
 
 from course_lib import paths
 from course_lib.classroom import results, session
-from course_lib.classroom.figures.pruning import pruning_curves, shares
+from course_lib.classroom.figures.pruning import near_half, pruning_curves
 from course_lib.classroom.figures.style import title
 
 BEGIN, END = "<!-- results: made by python -m course_lib.classroom.report -->", "<!-- end of results -->"
@@ -24,8 +24,7 @@ def section() -> str:
             f"{petals.images.max()} images; photographs: {photographs.maps.max()} maps sampled from every layer of the "
             f"full-width VGG-16, {photographs.images.max()} images.",
             correlations(petals, photographs),
-            "**How small can it get?** Test accuracy at about half of the feature maps, after fine-tuning, and the "
-            "share of MACs left there.",
+            "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps.",
             curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
         ]
     )
@@ -50,13 +49,13 @@ def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
 
 
 def curves(tables: dict[str, pd.DataFrame]) -> str:
-    """One row a curve: accuracy and MACs at the first step with at most 52 % of the maps, and what it started from."""
+    """One row a curve: accuracy, maps and MACs at the step nearest to half of the maps, and what it started from."""
     found: dict[str, dict[str, str]] = {}
     for data, table in tables.items():
         whole = table.query("number == 0").accuracy.mean()
-        half = shares(table).query("maps_share <= 0.52").groupby(["curve", "seed"], sort=False).first()
-        for name, runs in half.groupby("curve", sort=False):
-            text = f"{_range(runs.accuracy, '.1%')} ({runs.macs_share.mean():.0%} of the MACs)"
+        for name, runs in near_half(table).groupby("curve", sort=False):
+            left = f"{runs.maps_share.mean():.0%} of the maps, {runs.macs_share.mean():.0%} of the MACs"
+            text = f"{_range(runs.accuracy, '.1%')} ({left})"
             found.setdefault(title(name), {})[f"{data} (whole network {whole:.1%})"] = text
     columns = sorted({column for cells in found.values() for column in cells})
     return _table(["criterion", *columns], [[n, *(cells.get(c, "") for c in columns)] for n, cells in found.items()])

@@ -14,6 +14,7 @@ from course_lib.classroom.figures.pictures import contact_sheet, feature_map_gal
 from course_lib.classroom.figures.pruning import (
     cost_by_layer,
     map_counts,
+    near_half,
     pruning_curves,
     realised_speed,
     shares,
@@ -45,6 +46,7 @@ __all__ = [
     "feature_map_gallery",
     "cost_by_layer",
     "map_counts",
+    "near_half",
     "pruning_curves",
     "realised_speed",
     "shares",

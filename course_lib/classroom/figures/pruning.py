@@ -23,6 +23,13 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**added, params_share=table.params / whole.params)
 
 
+def near_half(table: pd.DataFrame) -> pd.DataFrame:
+    """Of every curve and seed the step that is nearest to half of the feature maps, with its shares."""
+    all_steps = shares(table).reset_index(drop=True)
+    distance = (all_steps.maps_share - 0.5).abs()
+    return all_steps.loc[distance.groupby([all_steps.curve, all_steps.seed], sort=False).idxmin()]
+
+
 def pruning_curves(
     table: pd.DataFrame,
     recorded: pd.DataFrame | None = None,
