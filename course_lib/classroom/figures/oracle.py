@@ -48,28 +48,21 @@ def closed_gate(
     with torch.inference_mode():
         answers = [chain.run(x, taps=taps), chain.run(x, gates={name: gate})]
     chances = torch.stack([logits[0].softmax(0).cpu() for logits in answers])  # (2, classes), open and closed
-    margins = {"left": 0.01, "right": 0.98, "bottom": 0.17, "top": 0.82, "wspace": 0.06}
-    figure, panels = _quick(1, 4, (14, 5), width_ratios=(1, 1, 0.3, 1.3), **margins)
+    figure = plt.figure(figsize=(14, 5), layout="none")  # fixed frames: fitting them takes longer than a slider may
+    panels = [figure.add_axes(frame) for frame in ((0.01, 0.02, 0.27, 0.78), (0.31, 0.02, 0.27, 0.78))]
+    panels.append(figure.add_axes((0.69, 0.17, 0.29, 0.65)))
     truly = int(labels[picture])
     panels[0].imshow(datasets.picture(x[0], splits))
     panels[0].set_title(f"the picture:\n{splits.classes[truly]}")
     z = taps[name][0, index].cpu().numpy()
     panels[1].imshow(z, vmin=0)
     panels[1].set_title(
-        f"{layer}, map {index}: z up to {float(z.max()):.2g}\n{_nth(rank)} of {len(order)} in the layer"
+        f"{layer}, map {index}: z up to {float(z.max()):.3g}\n{_nth(rank)} of {len(order)} in the layer"
     )
-    for axes in panels[:3]:
+    for axes in panels[:2]:
         axes.set_axis_off()
-    _chances(panels[3], chances, splits.classes, truly)
+    _chances(panels[2], chances, splits.classes, truly)
     return figure
-
-
-def _quick(
-    rows: int, columns: int, size: tuple[float, float], width_ratios=None, **margins
-) -> tuple[Figure, np.ndarray]:
-    """Axes in a fixed frame: a layout that fits itself takes longer than all the drawing, too long for a slider."""
-    spaces = {"width_ratios": width_ratios, **margins}
-    return plt.subplots(rows, columns, figsize=size, layout="none", gridspec_kw=spaces)
 
 
 def _chances(axes, chances: Tensor, classes: list[str], truly: int) -> None:
@@ -82,7 +75,7 @@ def _chances(axes, chances: Tensor, classes: list[str], truly: int) -> None:
     axes.set_yticks(y, [classes[i] for i in few])
     axes.get_yticklabels()[few.index(truly)].set_fontweight("bold")
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="probability")
+    axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xlabel="probability")
     change = float((chances[0, truly] / chances[1, truly]).log())
     axes.set_title(f"gate closed: loss {change:+.3f} nats")
     axes.legend(loc="lower right", fontsize="small")
@@ -98,7 +91,8 @@ def sorted_effects(table: pd.DataFrame, left: str = "conv1_1", right: str | None
     `table`: layer, map, change, standard_error. `left`, `right`: labels of layers; the last layer if not given.
     """
     labels = dict(zip(layer_labels(list(table.layer.unique())), table.layer.unique(), strict=True))
-    figure, panels = _quick(1, 2, (14, 5.5), left=0.13, right=0.99, bottom=0.14, top=0.85, wspace=0.22)
+    frame = {"left": 0.13, "right": 0.99, "bottom": 0.14, "top": 0.85, "wspace": 0.22}
+    figure, panels = plt.subplots(1, 2, figsize=(14, 5.5), layout="none", gridspec_kw=frame)
     for axes, label in zip(panels, (left, right or list(labels)[-1]), strict=True):
         rows = table[table.layer == labels[label]].sort_values("change", ascending=False)
         at = np.arange(1, len(rows) + 1)
@@ -108,6 +102,7 @@ def sorted_effects(table: pd.DataFrame, left: str = "conv1_1", right: str | None
         axes.vlines(at, low, high, color="0.35", lw=1.2)
         axes.axhline(0, color="black", lw=1)
         axes.set(title=label, xlabel="feature maps, sorted", xlim=(0, len(rows) + 1))
+        axes.locator_params(nbins=4)  # a tick takes a millisecond to draw
         axes.grid(axis="x", visible=False)
     panels[0].set_ylabel("change of loss, nats\nwhen the map is taken away")
     figure.suptitle("A few maps matter much, most matter little (thin lines: two standard errors)")
@@ -233,7 +228,8 @@ def agreement(found: pd.DataFrame, oracle: str = "oracle-abs", layers: str = "ea
     layers' correlations) or 'all layers'.
     """
     rows = found[(found.absolute == (oracle == "oracle-abs")) & (found.layers == layers.split()[0])]
-    figure, axes = _quick(1, 1, (11, 6), left=0.1, right=0.74, bottom=0.14, top=0.9)
+    frame = {"left": 0.1, "right": 0.74, "bottom": 0.14, "top": 0.9}
+    figure, axes = plt.subplots(figsize=(11, 6), layout="none", gridspec_kw=frame)
     for name, draws in rows.groupby("against", sort=False):
         low, middle, high = draws.groupby("images").spearman.quantile([0.025, 0.5, 0.975]).unstack().to_numpy().T
         n = np.sort(draws.images.unique())
