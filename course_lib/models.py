@@ -233,8 +233,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}): copy or save it again.") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by this course: it holds weights, but not their architecture.")
-    seal = metadata.pop("sha256", None)
-    if seal not in (None, _seal(tensors, metadata)):  # the embedded networks' seal is in a file of its own
+    if metadata.pop("sha256", None) != _seal(tensors, metadata):
         raise ValueError(f"{path} is damaged: its content does not match its sha256. Copy or save it again.")
     return tensors, {key: json.loads(value) for key, value in metadata.items() if key != "format"}
 
