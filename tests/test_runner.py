@@ -41,7 +41,7 @@ def test_a_run_with_failures_reports_each_and_finishes_the_others(folder, tmp_pa
     (folder / "TEMPLATE.ipynb").write_text("not even a notebook")
     environment, out = dict(os.environ), tmp_path / "build"
 
-    arguments = ["--profile", "ci", "--seed", "7", "--out", str(out), "--set", "oracle_images=8", "network=some"]
+    arguments = ["--profile", "ci", "--seed", "7", "--out", str(out)]
     assert main(["run", *arguments]) == 1
 
     printed = capsys.readouterr().out
@@ -57,13 +57,22 @@ def test_a_run_with_failures_reports_each_and_finishes_the_others(folder, tmp_pa
     assert (summary["seconds"] > 0).all() and (summary["seed"] == 7).all()
     cells = nbformat.read(out / "04_works.ipynb", as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    assert outputs[0].text.strip() == f"ci 7 {{'oracle_images': 8, 'network': 'some'}} 1 {out}"
+    assert outputs[0].text.strip() == f"ci 7 {{}} 1 {out}"
     assert [output.output_type for output in outputs[1:]] == ["execute_result"] and "image/png" in outputs[1].data
     for name in ("01_raises", "04_works"):
         assert (out / f"{name}.html").stat().st_size > 10_000
     assert "data:image/png;base64" in (out / "04_works.html").read_text()
     assert dict(os.environ) == environment
     assert not nbformat.read(folder / "04_works.ipynb", as_version=4).cells[1].outputs
+
+
+def test_sizes_of_your_own_reach_the_notebook_and_may_take_their_time(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(runner.CELL_TIMEOUT, "ci", 1)
+    notebook(folder, "01_slow", "import time\ntime.sleep(3)\nprint(overrides)")
+    settings = ["oracle_images=8", "network=some", "curves=('taylor', 'obd')"]
+    assert main(["run", "--profile", "ci", "--out", str(tmp_path / "build"), "--set", *settings]) == 0
+    (output,) = nbformat.read(tmp_path / "build" / "01_slow.ipynb", as_version=4).cells[-1].outputs
+    assert output.text.strip() == "{'oracle_images': 8, 'network': 'some', 'curves': ['taylor', 'obd']}"
 
 
 @pytest.mark.parametrize(
