@@ -3,6 +3,7 @@
 import io
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -116,3 +117,14 @@ def test_near_half_takes_the_nearest_step_of_every_run():
     assert found.to_dict() == {"taylor": 0.5, "random": 0.7}
     scrambled = table.sample(frac=1, random_state=0)
     assert figures.near_half(scrambled).set_index("curve").maps_share.to_dict() == found.to_dict()
+
+
+def test_lead_compares_at_the_same_share_between_steps():
+    table = pd.DataFrame(run("taylor", 0, [0.9, 0.8, 0.7]) + run("random", 0, [0.9, 0.5, 0.3]))
+    assert figures.lead(table, "taylor", "random", "feature maps", 0.85) == pytest.approx(0.75 - 0.4)
+    assert figures.lead(table, "taylor", "random", "MACs", 0.8) == pytest.approx(0.8 - 0.5)
+
+
+def test_lead_is_unknown_where_a_curve_does_not_reach():
+    table = pd.DataFrame(run("taylor", 0, [0.9, 0.8]) + run("random", 0, [0.9, 0.5, 0.3]))
+    assert np.isnan(figures.lead(table, "taylor", "random", "feature maps", 0.8))

@@ -13,6 +13,7 @@ from course_lib.classroom.figures.oracle import (
 from course_lib.classroom.figures.pictures import contact_sheet, feature_map_gallery
 from course_lib.classroom.figures.pruning import (
     cost_by_layer,
+    lead,
     map_counts,
     near_half,
     pruning_curves,
@@ -45,6 +46,7 @@ __all__ = [
     "contact_sheet",
     "feature_map_gallery",
     "cost_by_layer",
+    "lead",
     "map_counts",
     "near_half",
     "pruning_curves",
