@@ -137,13 +137,17 @@ def map_counts(model: nn.Module) -> dict[str, int]:
 def realised_speed(table: pd.DataFrame) -> Figure:
     """Measured speed-up against the speed-up that the arithmetic promises, as Table 2 of the paper allows.
 
-    `table`: one row a network: macs, median_ms; the first is the whole network.
+    `table`: one row a network, indexed by its name, which begins with the criterion: macs, median_ms. The first is the
+    whole network.
     """
     promised, measured = table.macs.iloc[0] / table.macs, table.median_ms.iloc[0] / table.median_ms
     figure, axes = plt.subplots(figsize=(8, 6))
     top = 1.05 * max(promised.max(), measured.max())
     axes.plot([1, top], [1, top], color="0.5", ls="--", label="as promised")
-    axes.plot(promised, measured, marker="o", color=COLOURS["taylor"], lw=2.5, label="measured here")
+    for name, x, y in zip(table.index, promised, measured, strict=True):
+        criterion = str(name).split(",")[0]
+        label = str(name).replace(criterion, title(criterion), 1)
+        axes.plot(x, y, marker=MARKERS.get(criterion, "o"), ms=12, ls="", color=colour(criterion), label=label)
     axes.set(xlabel="MACs of the whole network / MACs left", ylabel="time of the whole network / time")
     axes.set(title="Speed-up: promised by MACs, and measured", xlim=(0.9, top), ylim=(0.9, top))
     axes.legend(frameon=False)
