@@ -19,6 +19,8 @@ from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Scores
 from course_lib.names import UnknownName, unknown
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,6 +54,12 @@ class Settings:
     batch_size: int = 32
     augment: bool = False
     seed: int = 0
+
+    def __post_init__(self):
+        if self.maps_per_step < 1 or self.keep_at_least < 1:
+            raise ValueError("maps_per_step and keep_at_least are numbers of feature maps, at least 1 each.")
+        if self.normalization not in ranking.NORMALIZATIONS:
+            raise UnknownName("normalization", self.normalization, ranking.NORMALIZATIONS)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def prune(
 
     Args:
         model: a trained network; it is not changed.
-        splits: `.train` scores and fine-tunes, `evaluate_on` ('test' or 'val') measures.
+        splits: `.train` scores and fine-tunes, `evaluate_on` ('test', 'val' or 'train') measures.
         criterion: a key of `criteria.CRITERIA`.
         maps_left, macs_left, params_left: budgets of feature maps, MACs and parameters.
         min_accuracy: stop before the first step whose accuracy falls below this.
@@ -113,15 +121,18 @@ def prune(
         settings: fields of `Settings`.
 
     Raises:
-        KeyError: unknown criterion. TypeError: unknown setting. ValueError: no budget, a budget below what the floor
-        of maps per layer allows, or a folder that holds a run with other settings.
+        KeyError: unknown criterion, normalisation, optimizer or split. TypeError: unknown setting. ValueError: no
+        budget, a budget below what the floor of maps per layer allows, a damaged checkpoint, or a folder that holds a
+        run with other settings.
         FloatingPointError: the loss became infinite or not a number.
     """
     if unheard := set(settings) - set(Settings.__dataclass_fields__):
         raise TypeError(unknown("setting of the pruning loop", unheard.pop(), Settings.__dataclass_fields__))
     criteria.find(criterion)
+    if evaluate_on not in SPLITS:
+        raise UnknownName("split", evaluate_on, SPLITS)
     run = _Run(model, splits, Settings(criterion=criterion, **settings), evaluate_on, progress)
-    budget = run.budget(maps_left, macs_left, params_left)
+    budget = run.budget({"maps_left": maps_left, "macs": macs_left, "params": params_left})
     if min_accuracy is None and not budget:
         raise ValueError("Say when to stop: maps_left, macs_left, params_left (at most 1: a share) or min_accuracy.")
     return _steps(run, budget, min_accuracy, folder and Path(folder))
@@ -148,40 +159,37 @@ class _Run:
         self.train, self.evaluation = splits.train, getattr(splits, evaluate_on)
         self.image_shape = tuple(splits.train[0][0].shape)
         self.optimizer = make_optimizer(self.model, settings)
-        network = models.fingerprint(model.state_dict())
-        self.origin = {**asdict(settings), "evaluate_on": evaluate_on, "network": network}
+        self.origin = {**asdict(settings), "evaluate_on": evaluate_on}
+        self.origin["network"] = models.fingerprint(model.state_dict())
+        self.origin["data"] = [splits.name, len(self.train), len(self.evaluation)]
         self.scores: Scores | None = None
         self.step: Step | None = None
 
-    def budget(self, maps: float | None, macs: float | None, params: float | None) -> dict[str, int]:
+    def budget(self, asked: dict[str, float | None]) -> dict[str, int]:
         """The budgets as absolute numbers, by the field of `Step` that they bind."""
-        has = {"maps_left": cost.feature_maps(self.model), "params": cost.parameters(self.model)}
-        has["macs"] = cost.macs(self.model, self.image_shape)
-        asked = {key: value for key, value in zip(has, (maps, params, macs), strict=True) if value is not None}
-        found = {key: round(value * has[key]) if value <= 1 else int(value) for key, value in asked.items()}
-        if found.get("maps_left", self.floor) < self.floor:
-            raise ValueError(
-                f"maps_left={found['maps_left']} cannot be reached: all layers together keep at least {self.floor}."
-            )
+        keep, layers = self.settings.keep_at_least, Chain(self.model).layers
+        smallest = surgery.remove(self.model, {n: torch.arange(keep, max(keep, x.channels)) for n, x in layers.items()})
+        now, least, found = self._sizes(self.model), self._sizes(smallest), {}
+        for key, value in asked.items():
+            if value is None:
+                continue
+            found[key] = round(value * now[key]) if value <= 1 else int(value)
+            if found[key] < least[key]:
+                raise ValueError(
+                    f"A budget of {found[key]:,} {key.removesuffix('_left')} cannot be reached: where every layer "
+                    f"keeps {keep} of its feature maps, {least[key]:,} are left."
+                )
         return found
 
     @property
     def floor(self) -> int:
         """Feature maps that stay in any case."""
-        return self.settings.keep_at_least * len(Chain(self.model).layers)
+        return sum(min(self.settings.keep_at_least, layer.channels) for layer in Chain(self.model).layers.values())
 
     def is_done(self, budget: dict[str, int]) -> bool:
-        """Whether a budget is met. Without one, when nothing more may go; with one that is then unmet, an error."""
-        if any(getattr(self.step, key) <= value for key, value in budget.items()):
-            return True
-        if self.step.maps_left > self.floor:
-            return False
-        if not budget:
-            return True
-        raise ValueError(
-            f"Every layer is at its floor, {self.floor} feature maps in all, and the network still has "
-            f"{self.step.macs:,} MACs and {self.step.params:,} parameters: no pruning of feature maps meets {budget}."
-        )
+        """Whether a budget is met; without one, whether nothing more may go."""
+        met = any(getattr(self.step, key) <= value for key, value in budget.items())
+        return met or self.step.maps_left <= self.floor
 
     def start(self) -> Step:
         """Step 0: the network as given."""
@@ -220,6 +228,8 @@ class _Run:
             if not path.exists():
                 return
             tensors, header = models.read_safetensors(path)
+            if "origin" not in header:
+                raise ValueError(f"{path} is no checkpoint of a pruning run. Give another folder.")
             self._same_run(folder, header["origin"])
             self._restore(tensors, header["step"])
             yield self.step
@@ -241,9 +251,10 @@ class _Run:
         self.step = Step(**row, model=self._copy())
 
     def _same_run(self, folder: Path, origin: dict) -> None:
-        different = [key for key in self.origin if self.origin[key] != origin.get(key)]
+        # What an earlier version of the course did not write down cannot differ.
+        different = [key for key, value in self.origin.items() if origin.get(key, value) != value]
         if different:
-            was = ", ".join(f"{key}={origin.get(key)!r}" for key in different)
+            was = ", ".join(f"{key}={origin[key]!r}" for key in different)
             raise ValueError(
                 f"{folder} holds a run with other settings ({was}). Give the same settings to go on with it, or "
                 "another folder to begin anew."
@@ -278,9 +289,7 @@ class _Run:
         found = training.evaluate(self.model, self.evaluation)
         return Step(
             number=number,
-            maps_left=cost.feature_maps(self.model),
-            macs=cost.macs(self.model, self.image_shape),
-            params=cost.parameters(self.model),
+            **self._sizes(self.model),
             accuracy=found.accuracy,
             loss=found.loss,
             accuracy_before_tuning=found.accuracy if cut is None else cut,
@@ -288,6 +297,10 @@ class _Run:
             seconds=time.perf_counter() - began,
             model=self._copy(),
         )
+
+    def _sizes(self, model: nn.Module) -> dict[str, int]:
+        macs = cost.macs(model, self.image_shape)
+        return {"maps_left": cost.feature_maps(model), "macs": macs, "params": cost.parameters(model)}
 
     def _copy(self) -> nn.Module:
         # Whoever gets a step may go on training its network; the run's own must not change with it.
