@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from course_lib import criteria
 from course_lib.classroom import checks
 
 NAMES = sorted(checks.EXERCISES)
@@ -62,7 +63,7 @@ def test_a_wrong_shape_tells_both():
 
 
 def test_wrong_values_show_an_example():
-    verdict = checks.judge("taylor", lambda maps: 2 * checks.criteria.taylor(maps))
+    verdict = checks.judge("taylor", lambda maps: 2 * criteria.taylor(maps))
     assert verdict.kind == "wrong values"
     yours, right = re.search(r"you have ([-\d.e]+), expected is ([-\d.e]+)", verdict.sentence).groups()
     assert float(yours) == pytest.approx(2 * float(right), rel=1e-3)
@@ -77,8 +78,8 @@ def test_a_function_may_change_its_input():
 
 
 def test_lists_and_numpy_are_numbers_too():
-    assert checks.judge("taylor", lambda maps: checks.criteria.taylor(maps).numpy()).kind == "right"
-    assert checks.judge("taylor", lambda maps: checks.criteria.taylor(maps).tolist()).kind == "right"
+    assert checks.judge("taylor", lambda maps: criteria.taylor(maps).numpy()).kind == "right"
+    assert checks.judge("taylor", lambda maps: criteria.taylor(maps).tolist()).kind == "right"
 
 
 def test_an_unknown_exercise_is_answered_with_the_nearest():

@@ -1,0 +1,11 @@
+"""Exercises: a student's function against the library's own, and an answer that names the mistake.
+
+In a notebook: ``checks.check("taylor", taylor)`` in the cell below the student's stub, ``checks.solution("taylor")`` in
+the next. An exercise is one call of `add`: the library's function, random inputs, and the mistakes that are typical.
+"""
+
+# One module of exercises for each notebook; importing it adds them.
+from course_lib.classroom.checks import oracle, prune_vgg16, taylor  # noqa: F401
+from course_lib.classroom.checks.engine import EXERCISES, check, find, judge, solution
+
+__all__ = ["EXERCISES", "check", "find", "judge", "solution"]
