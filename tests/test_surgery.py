@@ -1,6 +1,10 @@
 """Surgery: equals masking and Torch-Pruning, keeps everything else, and carries the optimizer over."""
 
 import copy
+import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -100,6 +104,22 @@ def test_weights_by_hand():
     small = remove(model, {"7": [1, 2, 3, 4, 5, 6]})  # before a flatten, with H W = 4
     assert torch.equal(small[12].weight, model[12].weight[:, :4])
     assert small[12].in_features == 4
+    small = remove(model, {"7": [0, 3, 5]})
+    stay = torch.tensor([1, 2, 4, 6])
+    assert torch.equal(small[12].weight, model[12].weight[:, (stay[:, None] * 4 + torch.arange(4)).flatten()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_weights_by_hand(dtype):
+    model = nn.Sequential(nn.Conv2d(3, 9, 1), nn.Flatten(), nn.Linear(9 * 256, 1024), nn.Linear(1024, 2100)).to(dtype)
+    stay = [0, 1, 3, 4, 5, 6, 8]
+    small = remove(model, {"0": [7, 2]})
+    assert torch.equal(small[2].weight, model[2].weight.view(1024, 9, 256)[:, stay].flatten(1))
+    assert torch.equal(small[3].weight, model[3].weight)
+    for p in small.parameters():
+        assert p.data_ptr() % 64 == 0 and p.is_contiguous() and p.dtype == dtype
+    small.share_memory()
+    assert torch.equal(copy.deepcopy(small)[2].weight, small[2].weight)
 
 
 def test_in_two_cuts_as_in_one():
@@ -141,6 +161,45 @@ def test_memory_format_is_kept(layout):
     small = remove(small_vgg(batch_norm=True).to(memory_format=layout), PLAN)
     assert all(m.weight.is_contiguous(memory_format=layout) for m in small if isinstance(m, nn.Conv2d))
     assert all(p.stride() == torch.empty_like(p).stride() for p in small.parameters())  # dense, no views
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+def test_memory_format_of_volumes_is_kept(layout):
+    model, plan = volumes().to(memory_format=layout), {"0": [1], "3": [0, 2]}
+    small = remove(model, plan)
+    assert small[3].weight.is_contiguous(memory_format=layout)
+    assert torch.equal(small[3].weight, model[3].weight[[1, 3]][:, [0, 2]])
+    assert all(p.stride() == torch.empty_like(p).stride() for p in small.parameters())
+
+
+LARGE = """
+    import sys
+    import torch
+    from torch import nn
+    from course_lib.surgery import remove
+
+    def high_water():
+        return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+
+    torch.set_num_threads(1)
+    layers = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()]
+    layers += [nn.Linear(64 * 49, 4096), nn.Linear(4096, 3136), nn.Linear(3136, 4096)]  # three of 51 MB
+    model = nn.Sequential(*layers)
+    remove(nn.Sequential(*layers[:3]), {"0": [1]})  # what torch loads at the first call
+    before = high_water()
+    small = remove(model, {"0": [5, 7], "2": list(range(int(sys.argv[1])))})
+    new = sum(p.numel() * p.element_size() for p in small.parameters())
+    print(high_water() - before, new, max(p.numel() * p.element_size() for p in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the peak memory from Linux's /proc")
+@pytest.mark.parametrize("removed", ["1", "32"])
+def test_peak_memory_is_the_new_model_and_the_largest_layer(removed):
+    command = [sys.executable, "-c", textwrap.dedent(LARGE), removed]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, new, largest = map(int, done.stdout.split())
+    assert new / 2 < taken < new + largest + 8e6  # the model itself is three layers: a second copy would show
 
 
 class Recorder:
