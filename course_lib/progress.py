@@ -18,9 +18,25 @@ def track(iterable: Iterable, label: str, total: int | None = None) -> Iterable:
     `total`: number of items, where ``len(iterable)`` does not say. The bar appears after `DELAY` seconds. In a log a
     line is written every `LINE_EVERY` seconds instead. ``COURSE_LIB_PROGRESS=0`` switches it off.
     """
-    if os.environ.get("COURSE_LIB_PROGRESS") == "0":
-        return iterable
-    options = {"desc": label, "total": total, "delay": DELAY, "leave": None}
+    return iterable if _is_off() else _bar(iterable, desc=label, total=total)
+
+
+def meter(label: str, unit: str, *, show: bool = True) -> tqdm:
+    """A bar to be moved by hand, for work whose items take different times: ``with meter("oracle", "MAC") as bar:``.
+
+    `bar.total` and `bar.update(n)` count in units that take about the same time each, so that the time left is right.
+    """
+    if _is_off() or not show:
+        return tqdm(disable=True)
+    return _bar(desc=label, unit=unit, unit_scale=True, smoothing=0)
+
+
+def _is_off() -> bool:
+    return os.environ.get("COURSE_LIB_PROGRESS") == "0"
+
+
+def _bar(iterable: Iterable | None = None, **options) -> tqdm:
+    options |= {"delay": DELAY, "leave": None}
     if is_watched():
         from tqdm.notebook import tqdm as notebook_bar
 

@@ -6,7 +6,7 @@ from networks import CASES, batches, small_vgg
 
 from course_lib import oracle
 from course_lib.feature_maps import Chain
-from course_lib.oracle import exact
+from course_lib.oracle import exact, stages
 
 
 def largest_difference(found, expected):
@@ -59,18 +59,22 @@ def test_the_memory_limit_does_not_change_the_result(memory_limit):
 
 
 def test_the_memory_limit_is_respected(monkeypatch):
-    model, data, seen = small_vgg(), batches(3, 8, 8), []
-    real = exact.contribution
+    model, data, seen, kept = small_vgg(), batches(3, 8, 8), [], []
+    real, real_base = stages.Reader.change, exact.Base.__init__
 
-    def watched(*arguments):
-        share = real(*arguments)
-        seen.append(share.nbytes)
-        return share
+    def watched(self, d):
+        seen.append(real(self, d).nbytes)
+        return real(self, d)
 
-    monkeypatch.setattr(exact, "contribution", watched)
+    def watched_base(self, *arguments):
+        real_base(self, *arguments)
+        kept.append(sum(t.nbytes for t in [*self._minus, *(t for group in self._kept for t in group)]))
+
+    monkeypatch.setattr(stages.Reader, "change", watched)
+    monkeypatch.setattr(exact.Base, "__init__", watched_base)
     oracle.ablate(model, data, memory_limit=100_000)
-    assert 3 * max(seen) <= 100_000
-    assert max(seen) > 10_000  # and it is made use of
+    assert 9 * max(seen) <= 50_000 and max(kept) <= 50_000  # nine stages
+    assert max(seen) > 2_500 and max(kept) > 15_000  # and it is made use of
 
 
 def test_some_maps_of_some_layers():

@@ -1,84 +1,156 @@
-"""The oracle, fast: the same numbers as by definition, with a fraction of the arithmetic.
+"""The oracle, fast: the numbers of the definition (naive.py), with a fraction of the arithmetic.
 
-Nothing before the gate changes, and right behind it the next layer is linear: its output without map c is its output
-with all maps, minus what map c alone contributes.
+Why it is exact: nothing before a gate changes, so a batch is run once and what every layer reads is kept. Closing the
+gate of map c changes what the next layer reads by -x_c. From there only the *change* travels on, by the rules of
+stages.py, and in the end it is added to the logits of the unpruned network. The changes that many maps of one image
+make are stacked as if they were a batch.
+
+Rounding is relative to the change, never to the much larger activations. So bfloat16 is good enough for changes, and
+twice as fast where the processor multiplies in it (avx512_bf16 or amx; elsewhere it is slower than float32).
+
+Taught in: notebooks/06_oracle.ipynb.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from course_lib.feature_maps import Chain, Layer
 from course_lib.oracle.naive import losses
+from course_lib.oracle.stages import by_image, contribution, stages
+
+__all__ = ["Base", "Network", "contribution"]
 
 
-def measure(chain: Chain, layer: Layer, maps: Tensor, images: Tensor, labels: Tensor, memory_limit: int) -> Tensor:
-    """(N, K): the same numbers. What comes before the reader of the maps is run once, and so is the reader."""
-    read = chain.run(images, stop=layer.reader_at)
-    output, sizes = _run_and_measure(chain, layer.reader_at, read)
-    base = losses(chain.run(output, start=layer.reader_at + 1), labels)
-    alive = maps[_map_of(read, layer.channels).flatten(2).any(2).any(0).cpu()[maps]]
-    changes = torch.zeros(len(images), layer.channels, dtype=torch.float64, device=images.device)
-    examples, at_once = _chunks(memory_limit, sizes, len(images), max(len(alive), 1))
-    for rows in torch.arange(len(images)).split(examples):
-        for some in alive.split(at_once):
-            share = contribution(chain.steps[layer.reader_at].module, read[rows], some, layer.channels)
-            without = (output[rows].unsqueeze(1) - share).flatten(0, 1)  # (n * K, ...)
-            logits = chain.run(without, start=layer.reader_at + 1)
-            after = losses(logits, labels[rows].repeat_interleave(len(some)))
-            changes[rows[:, None], some] = after.view(len(rows), len(some)) - base[rows, None]
-    return changes[:, maps]
-
-
-def contribution(reader: nn.Module, read: Tensor, maps: Tensor, channels: int) -> Tensor:
-    """What each of some feature maps alone adds to the output of the layer that reads them.
+class Network:
+    """A chain made ready for changes, on images of one shape.
 
     Args:
-        reader: a convolution or a linear layer.
-        read: its input, (n, C, H, W) or flattened (n, C H W).
-        maps: (K,) indices of feature maps.
-        channels: C.
+        chain: of a model in evaluation mode (`feature_maps.evaluating`).
+        image: (1, C, H, W), any image of that shape, on the model's device.
+        dtype: of the changes; None: of the weights.
+        memory_limit: bytes for what is kept of the images and for the stacked changes, half each.
 
-    Returns:
-        (n, K, C_out, H', W') or (n, K, units).
+    Attributes:
+        images_at_once: number of images that one `Base` should hold.
     """
-    maps = maps.to(read.device)
-    if isinstance(reader, nn.Linear):
-        columns = _map_of(read, channels)[:, maps]  # (n, K, H W)
-        weight = reader.weight.unflatten(1, (channels, -1))[:, maps]  # (units, K, H W)
-        return torch.einsum("nkp,ukp->nku", columns, weight)
-    weight = reader.weight[:, maps].transpose(0, 1).flatten(0, 1).unsqueeze(1)  # (K C_out, 1, kernel)
-    convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[read.dim() - 2]
-    padded, padding = _pad(reader, read[:, maps])
-    share = convolve(padded, weight, None, reader.stride, padding, reader.dilation, groups=len(maps))
-    return share.unflatten(1, (len(maps), reader.out_channels))
+
+    def __init__(self, chain: Chain, image: Tensor, dtype: torch.dtype | None = None, memory_limit: int = 256 << 20):
+        self.chain, self.shape, self.dtype = chain, image.shape[1:], dtype or image.dtype
+        self.stages, self.macs, self.pair_bytes, kept = [], [], [], 0
+        for stage, x, y in stages(chain, image, self.dtype):
+            self.stages.append(stage)
+            self.macs.append(stage.weights * y[0, 0].numel())
+            self.pair_bytes.append(max(x.numel(), y.numel()) * self.dtype.itemsize)
+            kept += x.numel() * self.dtype.itemsize + sum(tensor.nbytes for tensor in stage.keep(x, y, -y))
+        self.images_at_once = max(1, memory_limit // (2 * kept))
+        # While one stage works, the others may each hold a part that waits for more.
+        self.part_bytes = memory_limit // (2 * len(self.stages))
+
+    def reader(self, layer: Layer) -> int:
+        """Which stage reads the feature maps of the layer."""
+        step = self.chain.steps[layer.reader_at]
+        return next(at for at, stage in enumerate(self.stages) if step in stage.steps)
+
+    def macs_per_map(self, layer: Layer) -> int:
+        """MACs of one change: of one map on one image."""
+        at = self.reader(layer)
+        return self.macs[at] // layer.channels + sum(self.macs[at + 1 :])
 
 
-def _pad(reader: nn.Module, x: Tensor) -> tuple[Tensor, str | tuple[int, ...]]:
-    if reader.padding_mode == "zeros":
-        return x, reader.padding
-    return F.pad(x, reader._reversed_padding_repeated_twice, mode=reader.padding_mode), (0,) * (x.dim() - 2)
+class Base:
+    """Some images run once by the unpruned network, with what the changes need.
+
+    Attributes:
+        logits: (N, classes) float64. losses: (N,) float64, nats.
+    """
+
+    def __init__(self, network: Network, images: Tensor, labels: Tensor):
+        self.network, self.labels, self._minus, self._kept = network, labels, [-images.to(network.dtype)], []
+        x = images
+        for stage in network.stages:
+            y = stage.run(x)
+            self._minus.append(-y.to(network.dtype))
+            self._kept.append(stage.keep(x, y, self._minus[-1]))
+            x = y
+        self.logits = x.double()
+        self.losses = losses(self.logits, labels)
+
+    def changes(
+        self,
+        layer: Layer,
+        maps: Tensor,
+        rows: Tensor | None = None,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> Tensor:
+        """Change of the loss of chosen images when each of some maps of one layer is set to zero.
+
+        To be called, like the constructor, within `evaluating(model)` and `torch.inference_mode()`.
+
+        Args:
+            maps: (K,) indices of feature maps.
+            rows: (R,) which of the images; None: all.
+            advance: called now and then with the number of MACs done since.
+
+        Returns:
+            (R, K) float64, nats. A map that is zero everywhere on an image changes nothing and is not computed.
+        """
+        rows = torch.arange(len(self.labels)) if rows is None else rows
+        at, maps = self.network.reader(layer), maps.to(self.labels.device)
+        found = torch.zeros(len(rows), len(maps), dtype=torch.float64, device=self.labels.device)
+        widest = max(self.network.pair_bytes[at:])
+        for some in torch.arange(len(rows)).split(max(1, self.network.part_bytes // widest)):
+            read = self._minus[at][rows[some]].reshape(len(some), layer.channels, -1)
+            alive = read[:, maps].any(2).any(0).nonzero().flatten()
+            advance(len(some) * (len(maps) - len(alive)) * self.network.macs_per_map(layer))
+            if len(alive):
+                found[some[:, None], alive] = self._measure(at, layer, maps[alive], rows[some], advance)
+        return found
+
+    def _measure(self, at: int, layer: Layer, maps: Tensor, rows: Tensor, advance: Callable) -> Tensor:
+        """(n, K): changes of few enough images for one map of all of them to fit where they are widest."""
+        parts = self._first(at, layer, maps, rows, advance)
+        for behind in range(at + 1, len(self.network.stages)):
+            parts = self._flow(behind, parts, rows)
+        before, labels, found = self.logits[rows], self.labels[rows], []
+        for part in parts:
+            logits = (by_image(part.double(), len(rows)) + before).flatten(0, 1)
+            after = losses(logits, labels.repeat(len(part) // len(rows)))
+            found.append(by_image(after, len(rows)) - self.losses[rows])
+        return torch.cat(found).T
+
+    def _first(self, at: int, layer: Layer, maps: Tensor, rows: Tensor, advance: Callable) -> Iterator[Tensor]:
+        """What the layer behind makes of the loss of each map, in parts of as many maps as fit."""
+        minus_x, stage = self._minus[at][rows], self.network.stages[at]
+        for some in maps.split(self._maps_at_once(at, len(rows))):
+            yield stage.first(minus_x, some, layer.channels)
+            advance(len(some) * len(rows) * self.network.macs_per_map(layer))
+
+    def _flow(self, at: int, parts: Iterable[Tensor], rows: Tensor) -> Iterator[Tensor]:
+        """Each part through one stage. Maps shrink on their way, so parts are joined until they are worth while."""
+        stage, kept = self.network.stages[at], [tensor[rows] for tensor in self._kept[at]]
+        for part in _joined(parts, len(rows) * self._maps_at_once(at, len(rows))):
+            yield stage.change(part, *kept)
+
+    def _maps_at_once(self, at: int, images: int) -> int:
+        return max(1, self.network.part_bytes // (images * self.network.pair_bytes[at]))
 
 
-def _map_of(read: Tensor, channels: int) -> Tensor:
-    """(n, C, positions), whether or not a flatten has come in between."""
-    return read.reshape(len(read), channels, -1)
+def _joined(parts: Iterable[Tensor], most: int) -> Iterator[Tensor]:
+    """Neighbouring parts together, and parts that are too long cut up: at most so many rows each."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        for piece in part.split(most):
+            if sum(map(len, waiting)) + len(piece) > most:
+                yield _cat(waiting)
+                waiting = []
+            waiting.append(piece)
+    if waiting:
+        yield _cat(waiting)
 
 
-def _run_and_measure(chain: Chain, reader_at: int, read: Tensor) -> tuple[Tensor, int]:
-    """The reader's output, and the bytes that one example needs at the widest place behind it."""
-    output = chain.steps[reader_at](read)
-    widest, x = output[0].nbytes, output[:1]
-    for step in chain.steps[reader_at + 1 :]:
-        x = step(x)
-        widest = max(widest, x.nbytes)
-    return output, widest
-
-
-def _chunks(memory_limit: int, widest: int, examples: int, maps: int) -> tuple[int, int]:
-    """How many examples and maps to stack: three copies of the widest place have to fit, one pair always runs."""
-    pairs = max(1, memory_limit // (3 * widest))
-    at_once = min(maps, pairs)
-    return max(1, min(examples, pairs // at_once)), at_once
+def _cat(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,25 +1,53 @@
-"""The oracle by definition: close one gate, run the whole network, compare the losses."""
+"""The oracle by definition: close one gate, run the whole network, subtract the loss with all gates open.
+
+Taught in: notebooks/06_oracle.ipynb.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib import loss
 from course_lib.feature_maps import Chain, Layer
 
 
-def measure(chain: Chain, layer: Layer, maps: Tensor, images: Tensor, labels: Tensor, _: int) -> Tensor:
-    """(N, K): the definition. Close one gate, run everything, subtract the loss with all gates open."""
-    base = losses(chain.run(images), labels)
-    changes = []
-    for index in maps.tolist():
-        gate = torch.ones(layer.channels, device=images.device)
-        gate[index] = 0.0
-        changes.append(losses(chain.run(images, gates={layer.name: gate}), labels) - base)
-    return torch.stack(changes, dim=1)
+class Network:
+    """A chain, and what one evaluation of it costs. Takes what exact.Network takes; any memory limit will do."""
+
+    def __init__(self, chain: Chain, image: Tensor, dtype: torch.dtype | None = None, memory_limit: int = 0):
+        self.chain, self.shape, self.images_at_once = chain, image.shape[1:], 1 << 30
+        with FlopCounterMode(display=False) as counter:
+            chain.run(image)
+        self._macs = counter.get_total_flops() // 2
+
+    def macs_per_map(self, layer: Layer) -> int:
+        """MACs of one evaluation: of one map on one image."""
+        return self._macs
+
+
+class Base:
+    """A batch, and its losses (N,) with all gates open."""
+
+    def __init__(self, network: Network, images: Tensor, labels: Tensor):
+        self.network, self.images, self.labels = network, images, labels
+        self.losses = losses(network.chain.run(images), labels)
+
+    def changes(self, layer: Layer, maps: Tensor, advance: Callable[[int], object] = lambda _: None) -> Tensor:
+        """(N, K) float64, nats: change of each image's loss when one of K maps of a layer is set to zero."""
+        found = []
+        for index in maps.tolist():
+            gate = torch.ones(layer.channels, device=self.images.device)
+            gate[index] = 0.0
+            logits = self.network.chain.run(self.images, gates={layer.name: gate})
+            found.append(losses(logits, self.labels) - self.losses)
+            advance(len(self.images) * self.network.macs_per_map(layer))
+        return torch.stack(found, dim=1)
 
 
 def losses(logits: Tensor, labels: Tensor) -> Tensor:
-    # In double precision: effects can be a millionth of the loss, and the logits carry more than float32 can subtract.
+    """Loss of each example, in double precision: effects can be a millionth of it."""
     return loss.per_example(logits.double(), labels)
