@@ -16,7 +16,7 @@ from torch import nn
 
 from course_lib import cost, criteria, datasets, models, ranking, surgery, training
 from course_lib.datasets import Splits
-from course_lib.feature_maps import Chain, Scores
+from course_lib.feature_maps import Chain, Layer, Scores
 from course_lib.names import UnknownName, unknown
 
 SPLITS = ("train", "val", "test")
@@ -35,6 +35,8 @@ class Settings:
         images: training images that the criterion looks at in each step.
         memory: share of the last scores kept in a running average (the paper: 0.99 for OBD, appendix A.6).
         keep_at_least: feature maps that every layer keeps.
+        round_to: how many maps stay in a layer is a multiple of this: 16 for speed (see `ranking.lowest`); a step, and
+            the last one, then removes up to round_to - 1 maps more than was asked.
         optimizer, lr, momentum, weight_decay, batch_size, augment: of fine-tuning; 'sgd' or 'adam'.
         seed: decides images, order, augmentation, dropout and random scores.
     """
@@ -47,6 +49,7 @@ class Settings:
     images: int = 256
     memory: float = 0.0
     keep_at_least: int = 1
+    round_to: int = 1
     optimizer: str = "sgd"
     lr: float = 1e-4
     momentum: float = 0.9
@@ -56,8 +59,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        if self.maps_per_step < 1 or self.keep_at_least < 1:
-            raise ValueError("maps_per_step and keep_at_least are numbers of feature maps, at least 1 each.")
+        if min(self.maps_per_step, self.keep_at_least, self.round_to) < 1:
+            raise ValueError("maps_per_step and keep_at_least (and round_to) are numbers of feature maps, at least 1.")
         if self.normalization not in ranking.NORMALIZATIONS:
             raise UnknownName("normalization", self.normalization, ranking.NORMALIZATIONS)
 
@@ -167,9 +170,11 @@ class _Run:
 
     def budget(self, asked: dict[str, float | None]) -> dict[str, int]:
         """The budgets as absolute numbers, by the field of `Step` that they bind."""
-        keep, layers = self.settings.keep_at_least, Chain(self.model).layers
-        smallest = surgery.remove(self.model, {n: torch.arange(keep, max(keep, x.channels)) for n, x in layers.items()})
+        layers = Chain(self.model).layers
+        smallest = surgery.remove(self.model, {n: torch.arange(self._fewest(x), x.channels) for n, x in layers.items()})
         now, least, found = self._sizes(self.model), self._sizes(smallest), {}
+        keep, round_to = self.settings.keep_at_least, self.settings.round_to
+        multiples = f" in multiples of {round_to}" if round_to > 1 else ""
         for key, value in asked.items():
             if value is None:
                 continue
@@ -177,14 +182,14 @@ class _Run:
             if found[key] < least[key]:
                 raise ValueError(
                     f"A budget of {found[key]:,} {key.removesuffix('_left')} cannot be reached: where every layer "
-                    f"keeps {keep} of its feature maps, {least[key]:,} are left."
+                    f"keeps {keep} of its feature maps{multiples}, {least[key]:,} are left."
                 )
         return found
 
     @property
     def floor(self) -> int:
         """Feature maps that stay in any case."""
-        return sum(min(self.settings.keep_at_least, layer.channels) for layer in Chain(self.model).layers.values())
+        return sum(map(self._fewest, Chain(self.model).layers.values()))
 
     def is_done(self, budget: dict[str, int]) -> bool:
         """Whether a budget is met; without one, whether nothing more may go."""
@@ -200,7 +205,8 @@ class _Run:
         """One step: score, rank, remove, fine-tune, measure; no further than a budget of feature maps."""
         began, number = time.perf_counter(), self.step.number + 1
         n = min(self.settings.maps_per_step, self.step.maps_left - max(budget.get("maps_left", 0), self.floor))
-        plan = ranking.lowest(self._rank(number), n, keep_at_least=self.settings.keep_at_least)
+        keep, round_to = self.settings.keep_at_least, self.settings.round_to
+        plan = ranking.lowest(self._rank(number), n, keep_at_least=keep, round_to=round_to)
         small = surgery.remove(self.model, plan)
         self.optimizer = surgery.carry_optimizer(self.optimizer, self.model, small, plan)
         self.scores = {name: _without(values, plan.get(name)) for name, values in self.scores.items()}
@@ -301,6 +307,9 @@ class _Run:
     def _sizes(self, model: nn.Module) -> dict[str, int]:
         macs = cost.macs(model, self.image_shape)
         return {"maps_left": cost.feature_maps(model), "macs": macs, "params": cost.parameters(model)}
+
+    def _fewest(self, layer: Layer) -> int:
+        return ranking.fewest(layer.channels, self.settings.keep_at_least, self.settings.round_to)
 
     def _copy(self) -> nn.Module:
         # Whoever gets a step may go on training its network; the run's own must not change with it.

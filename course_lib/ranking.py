@@ -5,7 +5,9 @@ Section 2.3 and Table 1 of Molchanov et al. 2017. Taught in: notebooks/07_taylor
 
 from __future__ import annotations
 
+import math
 import warnings
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -90,34 +92,64 @@ def spearman(scores: Scores, truth: Scores, *, absolute: bool = True) -> Correla
     return Correlation(per_layer, mean, _spearman(flatten(pairs, 0), flatten(pairs, 1)))
 
 
-def lowest(scores: Scores, n: int, *, keep_at_least: int = 1) -> Plan:
+def lowest(scores: Scores, n: int, *, keep_at_least: int = 1, round_to: int = 1) -> Plan:
     """The n feature maps with the lowest scores: {layer: sorted indices}, only layers that lose a map.
+
+    Processors work on 8 or 16 channels at once, so that a layer of 33 maps takes about as long as one of 48. With
+    `round_to=16` maps leave in groups, each of which leaves a multiple of 16 behind: within a layer the lowest first,
+    over all layers the group with the lowest mean score, until at least n maps are gone (at most 15 more). A layer of
+    16 maps or fewer keeps them all, for it would not become faster. The scores decide here which maps those are:
+    surgery, which does not know them, does not round.
 
     Args:
         n: how many maps, over all layers.
         keep_at_least: every layer keeps its best so many maps, whatever their scores.
+        round_to: how many maps stay in a layer that loses some is a multiple of this.
 
     Raises:
-        ValueError: n is negative or more than may be removed; keep_at_least below 1; scores that are not numbers.
+        ValueError: n is negative or more than may be removed; keep_at_least or round_to below 1; scores that are not
+        numbers.
     """
+    _refuse_impossible(scores, n, keep_at_least, round_to)
+    values = {name: s.double().tolist() for name, s in scores.items()}
+    groups = [(name, maps) for name in scores for maps in _groups(values[name], keep_at_least, round_to)]
+    groups.sort(key=lambda group: fmean(values[group[0]][at] for at in group[1]))
+    plan: dict[str, list[int]] = {name: [] for name in scores}
+    for name, maps in groups:
+        if sum(map(len, plan.values())) >= n:
+            break
+        plan[name] += maps
+    return {name: torch.tensor(sorted(maps)) for name, maps in plan.items() if maps}
+
+
+def fewest(channels: int, keep_at_least: int = 1, round_to: int = 1) -> int:
+    """How few of its feature maps a layer can be left with by `lowest`."""
+    return min(channels, math.ceil(keep_at_least / round_to) * round_to)
+
+
+def _groups(values: list[float], keep_at_least: int, round_to: int) -> list[list[int]]:
+    """Which maps of a layer leave together, lowest scores first."""
+    lowest_first = sorted(range(len(values)), key=values.__getitem__)
+    removable = len(values) - fewest(len(values), keep_at_least, round_to)
+    ends = range(removable, 0, -round_to)  # counted from above: what does not fill a group is the first to go
+    return [lowest_first[max(0, end - round_to) : end] for end in reversed(ends)]
+
+
+def _refuse_impossible(scores: Scores, n: int, keep_at_least: int, round_to: int) -> None:
     if keep_at_least < 1:
         raise ValueError(f"keep_at_least is {keep_at_least}, but a layer without feature maps passes nothing on.")
-    free = {name: torch.argsort(s, stable=True)[: max(0, len(s) - keep_at_least)] for name, s in scores.items()}
-    available = sum(map(len, free.values()))
-    if not 0 <= n <= available:
-        raise ValueError(
-            f"Cannot remove {n} feature maps: {available} of {sum(map(len, scores.values()))} may go while each of "
-            f"{len(scores)} layers keeps at least {keep_at_least}."
-        )
+    if round_to < 1:
+        raise ValueError(f"round_to is {round_to}: give 8 or 16 for counts that run fast, 1 for any count.")
     if bad := [name for name, s in scores.items() if not torch.isfinite(s).all()]:
         raise ValueError(f"Scores of layers {bad} hold infinities or NaN: score again before ranking.")
-    candidates = [(name, index) for name, indices in free.items() for index in indices.tolist()]
-    values = torch.cat([scores[name][indices] for name, indices in free.items()])
-    plan: dict[str, list[int]] = {}
-    for at in torch.argsort(values, stable=True)[:n].tolist():
-        name, index = candidates[at]
-        plan.setdefault(name, []).append(index)
-    return {name: torch.tensor(sorted(plan[name])) for name in scores if name in plan}
+    maps = sum(map(len, scores.values()))
+    available = maps - sum(fewest(len(s), keep_at_least, round_to) for s in scores.values())
+    if not 0 <= n <= available:
+        multiples = f", in multiples of {round_to}" if round_to > 1 else ""
+        raise ValueError(
+            f"Cannot remove {n} feature maps: {available} of {maps} may go while each of {len(scores)} layers keeps at "
+            f"least {keep_at_least}{multiples}."
+        )
 
 
 def flatten(pairs: dict[str, tuple[Tensor, ...]], side: int) -> Tensor:

@@ -27,7 +27,8 @@ def remove(model: nn.Module, plan: Plan) -> nn.Module:
     """A smaller copy of the model without the feature maps of a plan; the given model is untouched.
 
     Args:
-        plan: {layer: (K,) indices of feature maps to remove}.
+        plan: {layer: (K,) indices of feature maps to remove}. Counts that run fast are made where the scores are known:
+            `ranking.lowest(..., round_to=16)`.
 
     Returns:
         A network of the same class, dtype, device and mode, whose outputs equal those of the masked one. Parameters

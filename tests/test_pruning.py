@@ -117,6 +117,28 @@ def test_flops_regularisation_prefers_costly_layers():
     assert list(strong.removed) == [costly] and strong.macs < plain.macs
 
 
+def test_rounded_counts_through_the_whole_loop(tmp_path):
+    options = {"round_to": 2, "maps_left": 8, "maps_per_step": 3}  # of 5, 6 and 7 maps
+    steps = run(folder=tmp_path, **options)
+    for step in steps[1:]:
+        for name, layer in Chain(step.model).layers.items():
+            before = Chain(steps[0].model).layers[name].channels
+            assert layer.channels % 2 == 0 or layer.channels == before
+    assert [removed(step) for step in steps[1:-1]] and all(3 <= removed(step) <= 4 for step in steps[1:-1])
+    assert 7 <= steps[-1].maps_left <= 8
+    assert timeless(run(folder=tmp_path, **options)) == timeless(steps)
+    assert run(round_to=2, maps_left=6)[-1].maps_left == 6
+    with pytest.raises(ValueError, match="keeps 1 of its feature maps in multiples of 2, 6 are left"):
+        run(round_to=2, maps_left=5)
+    with pytest.raises(ValueError, match="other settings .round_to=2"):
+        run(folder=tmp_path, **{**options, "round_to": 1})
+
+
+def test_without_a_budget_the_rounded_loop_ends_at_its_floor():
+    steps = run(maps_left=None, min_accuracy=0.0, round_to=4)
+    assert {name: layer.channels for name, layer in Chain(steps[-1].model).layers.items()} == {"0": 4, "3": 4, "5": 4}
+
+
 def test_fine_tuning_trains_and_carries_the_optimizer(tmp_path):
     run(optimizer="adam", updates=4, folder=tmp_path)
     for number in (1, 2, 3):
@@ -431,6 +453,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         ({"params_left": 0.001}, ValueError, "params cannot be reached"),
         ({"maps_per_step": 0}, ValueError, "maps_per_step and keep_at_least"),
         ({"keep_at_least": 0}, ValueError, "maps_per_step and keep_at_least"),
+        ({"round_to": 0}, ValueError, "and round_to"),
     ],
 )
 def test_errors_come_at_once(options, error, message):

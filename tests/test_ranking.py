@@ -1,5 +1,6 @@
 """Ranking: normalisations against numpy, Spearman against scipy and by hand, the lowest scores."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from course_lib import ranking
-from course_lib.ranking import lowest, normalize, regularize, spearman
+from course_lib.ranking import fewest, lowest, normalize, regularize, spearman
 
 
 def some(seed=0, ties=False):
@@ -170,6 +171,53 @@ def test_lowest_takes_the_lowest_that_may_go(data):
 def test_floor_of_every_layer():
     scores = {"low": torch.arange(5.0), "high": torch.arange(5.0) + 100}
     assert as_lists(lowest(scores, 4, keep_at_least=3)) == {"low": [0, 1], "high": [0, 1]}
+
+
+def test_rounding_by_hand():
+    scores = {"a": torch.arange(10.0), "b": torch.arange(8.0) + 0.4, "c": torch.tensor([-9.0, -8, -7, -6])}
+    assert as_lists(lowest(scores, 1, round_to=4)) == {"a": [0, 1]}  # 8 stay; c has no more than 4 and keeps them all
+    assert as_lists(lowest(scores, 2, round_to=4)) == {"a": [0, 1]}
+    assert as_lists(lowest(scores, 3, round_to=4)) == {"a": [0, 1], "b": [0, 1, 2, 3]}  # mean 1.9 is below 3.5
+    assert as_lists(lowest(scores, 7, round_to=4)) == {"a": [0, 1, 2, 3, 4, 5], "b": [0, 1, 2, 3]}
+    assert as_lists(lowest(scores, 2, round_to=4, keep_at_least=5)) == {"a": [0, 1]}
+    with pytest.raises(ValueError, match="3 feature maps: 2 of 22 may go .* at least 5, in multiples of 4"):
+        lowest(scores, 3, round_to=4, keep_at_least=5)
+    with pytest.raises(ValueError, match="round_to is 0: give 8 or 16"):
+        lowest(scores, 3, round_to=0)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_rounded_counts_are_multiples_and_nearly_n(data):
+    values = st.floats(-2, 2, width=16)
+    layers = st.lists(values, min_size=1, max_size=20)
+    scores = data.draw(st.dictionaries(st.sampled_from("abcd"), layers, min_size=1))
+    scores = {name: torch.tensor(s) for name, s in scores.items()}
+    keep, to = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([1, 2, 4, 5]))
+    most = sum(len(s) - fewest(len(s), keep, to) for s in scores.values())
+    n = data.draw(st.integers(0, most))
+    plan = lowest(scores, n, keep_at_least=keep, round_to=to)
+    assert n <= sum(map(len, plan.values())) < n + to
+    for name, maps in plan.items():
+        stay = len(scores[name]) - len(maps)
+        assert stay % to == 0 and stay >= keep
+        assert scores[name][maps].max() <= scores[name].sort().values[len(maps) - 1]  # the layer's lowest
+    with pytest.raises(ValueError, match=f"{most} of"):
+        lowest(scores, most + 1, keep_at_least=keep, round_to=to)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_choice_of_as_many_rounded_maps_has_a_lower_sum(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {name: torch.randn(size, generator=generator) for name, size in (("a", 12), ("b", 8), ("c", 16))}
+    for n in (4, 12, 20):
+        sums = {}
+        for counts in itertools.product(*(range(0, len(s), 4) for s in scores.values())):
+            lows = [s.sort().values[:count] for s, count in zip(scores.values(), counts, strict=True)]
+            sums.setdefault(sum(counts), []).append(float(torch.cat(lows).sum()))
+        plan = lowest(scores, n, round_to=4)
+        found = sum(float(scores[name][maps].sum()) for name, maps in plan.items())
+        assert found == pytest.approx(min(sums[n]))
 
 
 def test_ties_go_by_layer_and_index():
