@@ -32,6 +32,17 @@ from course_lib.classroom.figures.taylor import (
     orders,
     scales,
 )
+from course_lib.classroom.figures.vc_dimension import (
+    all_labellings,
+    game,
+    growth,
+    network_dimensions,
+    occam,
+    random_labels,
+    shattering_game,
+    sine,
+    structural_risk,
+)
 
 __all__ = [
     "adding_up",
@@ -61,4 +72,13 @@ __all__ = [
     "loss_along_gate",
     "orders",
     "scales",
+    "all_labellings",
+    "game",
+    "growth",
+    "network_dimensions",
+    "occam",
+    "random_labels",
+    "shattering_game",
+    "sine",
+    "structural_risk",
 ]
