@@ -95,7 +95,7 @@ def trained_on_parity(X: Tensor, labels: Tensor, width: int, seed: int, steps: i
 
 
 def fit_random_labels(
-    X: Tensor, networks: Mapping[str, Layers], counts: Sequence[int], *, seeds: int, seed: int = 0, steps: int = 800
+    X: Tensor, networks: Mapping[str, Layers], counts: Sequence[int], *, seeds: int, seed: int = 0, steps: int = 600
 ) -> pd.DataFrame:
     """How many of n random labels can each network be trained to?
 
@@ -129,7 +129,7 @@ def _share_fitted(X: Tensor, masks: Layers, n: int, seeds: int, generator: torch
         return F.softplus(-labels * out[..., 0]).mean(1)
 
     layers = train(X[chosen], first, loss, masked(masks), steps, lr=0.03)
-    return (outputs(X[chosen], layers)[..., 0] * labels > 0).double().mean(1)
+    return ((outputs(X[chosen], layers)[..., 0] > 0) == (labels > 0)).double().mean(1)  # a dead network says -1
 
 
 def rounded(masks: Layers, bits: int) -> Callable[[Layers], Layers]:

@@ -203,13 +203,13 @@ def network_dimensions(table: pd.DataFrame) -> Figure:
         "upper": ("W L log₂ W", MINUS, ">"),
         "bits": ("32 W: bits of float32", BOUND, "s"),
         "images": ("training images", TRUTH, "o"),
-        "allowed": ("largest d with a bound < 1", GOOD, "D"),
+        "allowed": ("largest d with a gap < 1", GOOD, "D"),
     }
     for column, (label, paint, marker) in looks.items():
         axes.scatter(table[column], rows, s=170, marker=marker, color=paint, label=label, zorder=3)
     axes.set_yticks(rows, table.index)
     axes.set(xscale="log", xlabel="VC dimension, or number of images", ylim=(-0.6, len(table) - 0.4))
-    axes.set_title("Pruning moves the VC dimension a little, and it has orders of magnitude to go")
+    axes.set_title("VC dimension before and after pruning, beside what the data allow")
     figure.legend(
         *axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
     )
