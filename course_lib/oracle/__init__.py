@@ -2,35 +2,32 @@
 
 `method="naive"` (naive.py) says what is meant: close the gate, run the whole network, compare. `method="exact"`
 (exact.py, stages.py) gives the same numbers with a fraction of the arithmetic: it runs the network once and then only
-what a closed gate changes.
+what a closed gate changes. `estimate` (sampled.py, sampling.py) does only some of it, and says how sure it is.
 
 Section 2.2 and appendix A.3 of Molchanov et al. 2017. Taught in: notebooks/06_oracle.ipynb.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from course_lib import models
-from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating, place
+from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating
 from course_lib.names import UnknownName
 from course_lib.oracle import exact, naive
+from course_lib.oracle.asked import Batches, Choice, check_dtype, choose, portions
 from course_lib.oracle.pieces import Pieces
+from course_lib.oracle.sampled import Estimate, estimate, split_half
 from course_lib.oracle.stages import contribution
 from course_lib.progress import meter
 
-__all__ = ["METHODS", "ablate", "contribution", "effects"]
+__all__ = ["METHODS", "Estimate", "ablate", "contribution", "effects", "estimate", "split_half"]
 
 METHODS = {"exact": exact, "naive": naive}
-DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-Batches = Iterable[tuple[Tensor, Tensor]]
-Choice = Iterable[str] | Mapping[str, Iterable[int]] | None
 
 
 def ablate(model: nn.Module, batches: Batches, layers: Choice = None, method: str = "exact", **options) -> Scores:
@@ -83,14 +80,14 @@ def effects(
     """
     if method not in METHODS:
         raise UnknownName("oracle method", method, METHODS)
-    _check_dtype(dtype, method)
+    check_dtype(dtype, method)
     chain = Chain(model)
-    chosen = _choose(chain, layers)
+    chosen = choose(chain, layers)
     kept = Pieces(folder, _origin(model, chain, chosen, method, dtype, memory_limit) if folder else {})
     found: dict[str, list[Tensor]] = {layer.name: [] for layer, _ in chosen}
     with evaluating(model), torch.inference_mode(), meter("oracle", "MAC", show=progress) as bar:
-        portions = _portions(batches, METHODS[method], chain, device_of(model), dtype=dtype, memory_limit=memory_limit)
-        for number, (network, images, labels) in enumerate(portions):
+        pieces = portions(batches, METHODS[method], chain, device_of(model), dtype=dtype, memory_limit=memory_limit)
+        for number, (network, images, labels) in enumerate(pieces):
             bar.total = bar.total or _macs(network, chosen, batches)
             piece = _measure(METHODS[method], network, images, labels, chosen, kept, number, bar)
             for name, change in piece.items():
@@ -98,18 +95,6 @@ def effects(
     if not any(found.values()):
         raise ValueError("There are no examples to measure on: `batches` is empty, or an iterator already used up.")
     return {name: torch.cat(changes) for name, changes in found.items()}
-
-
-def _portions(batches: Batches, way: ModuleType, chain: Chain, device: torch.device, **options) -> Iterator[tuple]:
-    """(network, images, labels): the batches on the device, in pieces of as many images as may be kept at a time."""
-    network = None
-    for images, labels in batches:
-        images, labels = place(images, device), labels.to(device)
-        if network is None or network.shape != images.shape[1:]:
-            network = way.Network(chain, images[:1], **options)
-        n = network.images_at_once
-        for piece in zip(images.split(n), labels.split(n), strict=True):
-            yield network, *piece
 
 
 def _measure(way, network, images, labels, chosen, kept: Pieces, number: int, bar) -> Scores:
@@ -127,20 +112,6 @@ def _measure(way, network, images, labels, chosen, kept: Pieces, number: int, ba
         found[layer.name] = change
         kept.save(number, found)
     return found
-
-
-def _choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
-    chosen = []
-    for layer in chain.select(layers):
-        maps = torch.arange(layer.channels)
-        if isinstance(layers, Mapping):
-            maps = torch.as_tensor(layers[layer.name], dtype=torch.long)
-            if maps.numel() and (int(maps.min()) < 0 or int(maps.max()) >= layer.channels):
-                raise IndexError(
-                    f"Layer {layer.name!r} has feature maps 0 to {layer.channels - 1}; asked for {maps.tolist()}."
-                )
-        chosen.append((layer, maps))
-    return chosen
 
 
 def _macs(network, chosen: list[tuple[Layer, Tensor]], batches: Batches) -> int | None:
@@ -163,12 +134,3 @@ def _origin(model, chain, chosen, method, dtype, memory_limit) -> dict:
         "memory_limit": memory_limit,
         "maps": {layer.name: maps.tolist() for layer, maps in chosen},
     }
-
-
-def _check_dtype(dtype: torch.dtype | None, method: str) -> None:
-    if dtype is None or (dtype in DTYPES and method == "exact"):
-        return
-    raise ValueError(
-        f'dtype={dtype} with method="{method}": the exact method computes changes in torch.float32, torch.float64 or '
-        "torch.bfloat16, the naive one runs the network as it is. Leave dtype out for the network's own type."
-    )
