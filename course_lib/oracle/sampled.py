@@ -139,7 +139,7 @@ def estimate(
     chain = Chain(model)
     chosen = choose(chain, layers)
     with evaluating(model):
-        guesses, before = _guess_all(chain, batches, chosen, device_of(model), progress)
+        guesses, before = guess_all(chain, batches, chosen, device_of(model), progress)
         share = _share(budget, len(before), sum(len(maps) for _, maps in chosen))
         generator = torch.Generator().manual_seed(seed)
         chances = {name: sampling.chances(doubt, share) for name, (_, doubt) in guesses.items()}
@@ -156,7 +156,7 @@ def estimate(
     return Estimate(scores, errors, confidence, evaluations, evaluations / sum(map(torch.numel, drawn.values())))
 
 
-def _guess_all(
+def guess_all(
     chain: Chain, batches: Batches, chosen: Chosen, device: torch.device, progress: bool
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
     """{layer: guessed changes and their doubts, (N, K) float32 each}, and the unpruned network's losses (N,)."""
@@ -234,7 +234,7 @@ def _share(budget: float, pictures: int, maps: int) -> float:
     share = min(1.0, budget / (pictures * maps) if budget > 1 else budget)
     if share * pictures < min(FEWEST, pictures):
         raise ValueError(
-            f"A budget of {budget} is {share * pictures:.2g} evaluations of each of {maps} maps on {pictures} pictures. "
+            f"A budget of {budget} is {share * pictures:.2g} evaluations of each map on {pictures} pictures. "
             f"Error bars need {FEWEST}: give budget={FEWEST / pictures:.2g} or more, or more pictures."
         )
     return share
