@@ -5,7 +5,13 @@ the next. An exercise is one call of `add`: the library's function, random input
 """
 
 # One module of exercises for each notebook; importing it adds them.
-from course_lib.classroom.checks import oracle, prune_vgg16, taylor, vc_dimension  # noqa: F401
+from course_lib.classroom.checks import (  # noqa: F401
+    baselines,
+    oracle,
+    prune_vgg16,
+    taylor,
+    vc_dimension,
+)
 from course_lib.classroom.checks.engine import EXERCISES, check, find, judge, solution
 
 __all__ = ["EXERCISES", "check", "find", "judge", "solution"]

@@ -1,5 +1,15 @@
 """The figures of the course: one function each, data in, matplotlib Figure out."""
 
+from course_lib.classroom.figures.baselines import (
+    criteria_agree,
+    cut_by_threshold,
+    dying_maps,
+    feature_map_browser,
+    information_at,
+    information_bias,
+    mask_or_surgery,
+    score_ranges,
+)
 from course_lib.classroom.figures.oracle import (
     adding_up,
     agreement,
@@ -45,6 +55,14 @@ from course_lib.classroom.figures.vc_dimension import (
 )
 
 __all__ = [
+    "criteria_agree",
+    "cut_by_threshold",
+    "dying_maps",
+    "feature_map_browser",
+    "information_at",
+    "information_bias",
+    "mask_or_surgery",
+    "score_ranges",
     "adding_up",
     "agreement",
     "closed_gate",
