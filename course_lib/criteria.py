@@ -2,7 +2,8 @@
 
 A criterion is one short function. It is shown what one batch of examples does in one layer (`Maps`) and answers with
 one number for every example and feature map, (N, C), which `score` averages over all examples; or, if it needs only
-the weights, with one number for every feature map, (C,). `score` gathers for all criteria at once in a single pass.
+the weights, with one number for every feature map, (C,). `score` gathers for all criteria at once in a single pass,
+which costs less than a training step: the backward pass stops at feature maps, and only sums are kept of a batch.
 
 Definitions: section 2.2 of Molchanov et al. 2017. Taught in: notebooks/07_taylor.ipynb.
 """
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib import loss
+from course_lib import derivatives, loss
 from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place
 from course_lib.names import UnknownName
 from course_lib.progress import track
@@ -53,6 +55,11 @@ class Maps:
     def positions(self) -> tuple[int, ...]:
         """The axes of z that run over positions in the map."""
         return tuple(range(2, self.z.dim()))
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """(N, C), the mean of z over positions; worked out once, whoever asks."""
+        return self.z.mean(self.positions)
 
 
 class Criterion(NamedTuple):
@@ -102,19 +109,19 @@ def l1_norm(maps: Maps) -> Tensor:
 @register("activation_mean", needs="activations")
 def activation_mean(maps: Maps) -> Tensor:
     """Mean activation after the ReLU, over positions and examples (section 2.2, 'Activation')."""
-    return maps.z.mean(maps.positions)
+    return maps.mean
 
 
 @register("activation_std", needs="activations", finish=lambda m: (m[:, 1] - m[:, 0] ** 2).clamp(min=0).sqrt())
 def activation_std(maps: Maps) -> Tensor:
     """Standard deviation of the activation over positions and examples: gathers E[z] and E[z^2]."""
-    return torch.stack([maps.z.mean(maps.positions), maps.z.square().mean(maps.positions)], dim=-1)
+    return torch.stack([maps.mean, maps.z.square().mean(maps.positions)], dim=-1)
 
 
 @register("apoz", needs="activations")
 def apoz(maps: Maps) -> Tensor:
     """Share of positive activations: 1 - APoZ of Hu et al. 2016, so that more is more important."""
-    return (maps.z > 0).to(maps.z.dtype).mean(maps.positions)
+    return maps.z.sign().clamp_(min=0).mean(maps.positions)  # a third of the time of z > 0, which makes booleans
 
 
 BINS = 8
@@ -134,22 +141,23 @@ def mutual_information(maps: Maps) -> Tensor:
     """Information that a map's mean activation, in eight bins, gives about the label.
 
     The paper names the information gain on quantised variables but neither bins nor the number per map. Ours: the
-    mean over positions, quantised at the octiles of the first batch; gathers the joint histogram (N, C, bins, classes).
+    mean over positions, quantised at the octiles of the first batch; counts the joint histogram of the batch,
+    (1, C, bins, classes).
     """
-    x = maps.z.mean(maps.positions)
+    x = maps.mean.float().T.contiguous()  # (C, N)
     if "edges" not in maps.memory:
         octiles = torch.linspace(0, 1, BINS + 1, device=x.device)[1:-1]
-        maps.memory["edges"] = torch.quantile(x.float(), octiles, dim=0).T.contiguous()  # (C, bins - 1)
-    bins = torch.searchsorted(maps.memory["edges"], x.float().T.contiguous()).T
-    return torch.einsum("ncb,ny->ncby", F.one_hot(bins, BINS).float(), F.one_hot(maps.labels, maps.classes).float())
+        maps.memory["edges"] = torch.quantile(x, octiles, dim=1).T.contiguous()  # (C, bins - 1)
+    bins = F.one_hot(torch.searchsorted(maps.memory["edges"], x), BINS).float()
+    return torch.einsum("cnb,ny->cby", bins, F.one_hot(maps.labels, maps.classes).float())[None]
 
 
 @register("obd", needs="curvature")
 def obd(maps: Maps) -> Tensor:
     """Optimal brain damage for a gate: theta^2 H with theta = g = 1 and H the second derivative by the gate.
 
-    LeCun et al. 1990. The diagonal comes from random signs, as in appendix A.6; see `hessian_diagonal`. The usual
-    factor 1/2 does not change a ranking.
+    LeCun et al. 1990. Part of the diagonal is exact and the rest comes from random signs, as all of it does in appendix
+    A.6; see `derivatives.curvature_directions`. The usual factor 1/2 does not change a ranking.
     """
     return maps.curvature
 
@@ -167,6 +175,7 @@ def score(
     *,
     layers: Iterable[str] | None = None,
     draws: int = 1,
+    classes: int = 0,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Scores]:
@@ -176,7 +185,10 @@ def score(
         batches: (images (N, C, H, W), labels (N,)), un-augmented training images; may be None if only weights count.
         names: keys of `CRITERIA`.
         layers: names of layers; None for all that have feature maps.
-        draws: random sign vectors for each batch, for 'obd' (the paper takes 10 at first, then 1).
+        draws: random sign vectors for each batch, for 'obd' (the paper takes 10 at first, then 1); 0 leaves out what
+            they estimate.
+        classes: for 'obd', how many of the most probable classes besides the label's are treated exactly instead.
+            Each of them and each draw costs a backward pass; two fewer than there are classes make 'obd' exact.
         seed: decides the random numbers of 'random' and 'obd'.
 
     Returns:
@@ -201,16 +213,16 @@ def score(
             totals[name][layer] = criteria[name].function(maps).detach().double().cpu()
     if needs == 0:
         return totals
+    gathered = [name for name in names if criteria[name].needs != "weights"]
     examples = 0
     with evaluating(model):
         for images, labels in track(batches, "scoring") if progress else batches:
-            seen = observe(
-                chain, place(images, device), labels.to(device), list(chosen), NEEDS[needs], generator, draws
-            )
-            for layer, maps in seen:
-                for name in [name for name in names if criteria[name].needs != "weights"]:
+            images, labels = place(images, device), labels.to(device)
+            for layer, maps in observe(chain, images, labels, list(chosen), NEEDS[needs], generator, draws, classes):
+                for name in gathered:
                     maps.memory = memory[name][layer]
-                    totals[name][layer] += criteria[name].function(maps).detach().double().sum(0).cpu()
+                    found = criteria[name].function(maps).detach()
+                    totals[name][layer] += found.sum(0, dtype=torch.float64).cpu()
             examples += len(images)
     if examples == 0:
         raise ValueError("There are no examples to score on: `batches` is empty, or an iterator already used up.")
@@ -232,58 +244,31 @@ def observe(
     needs: str,
     generator: torch.Generator,
     draws: int = 1,
+    classes: int = 0,
 ) -> Iterator[tuple[str, Maps]]:
-    """One forward pass, and as much backward as needed: yields (layer name, Maps) for every layer.
+    """One forward pass, and as much backward as needed: yields (layer name, Maps) for every layer, the last one first.
 
-    The backward pass stops at feature maps: no gradient of a weight is computed.
+    The backward pass stops at feature maps: no gradient of a weight is computed. One layer's gradients exist at a time.
     """
-    curved, graded = needs == "curvature", needs in ("gradients", "curvature")
-    taps: dict[str, Tensor] = {}
+    graded, curved = needs in ("gradients", "curvature"), needs == "curvature"
     with torch.set_grad_enabled(graded):
-        logits = chain.run(images.detach().requires_grad_(graded), taps=taps)
+        logits, taps = derivatives.run(chain, images, layers)
         losses = loss.per_example(logits, labels)
-    taps = {name: taps[name] for name in layers}
-    gradients, curvature = {}, {}
-    if curved:
-        curvature = hessian_diagonal(logits, taps, generator, draws)
+    directions, factor = [], None
     if graded:
-        found = torch.autograd.grad(losses.sum(), list(taps.values()))
-        gradients = dict(zip(taps, found, strict=True))
-    for name, z in taps.items():
-        weight = chain.layers[name].conv.weight.detach()
-        yield (
-            name,
-            Maps(weight, generator, z.detach(), gradients.get(name), curvature.get(name), labels, logits.shape[1]),
-        )
-
-
-def hessian_diagonal(
-    logits: Tensor, taps: dict[str, Tensor], generator: torch.Generator, draws: int
-) -> dict[str, Tensor]:
-    """Second derivative of each example's loss by each gate, estimated with random signs: {layer: (N, C)}.
-
-    The logits of a ReLU network are linear in a gate (piecewise), so the second derivative is J' (diag p - p p') J,
-    with J the derivative of the logits and p the softmax. For random signs u, E[(J' S u)^2] is its diagonal when
-    S S' = diag p - p p', as for S = diag(sqrt p) - p sqrt(p)'. Appendix A.6 draws its signs for the gates instead;
-    signs for the classes have the same mean, far less variance, and need no second-order derivatives. For smooth
-    activations this is the Gauss-Newton part of the diagonal.
-
-    Args:
-        logits: (N, classes), with their graph.
-        taps: layer name -> (N, C, H, W), in that graph.
-        draws: sign vectors for each example.
-    """
-    p = logits.detach().softmax(1)
-    total = {name: torch.zeros(z.shape[:2], dtype=z.dtype, device=z.device) for name, z in taps.items()}
-    for _ in range(draws):
-        signs = (torch.rand(p.shape, generator=generator) < 0.5).to(p) * 2 - 1
-        root = p.sqrt() * signs
-        direction = root - p * root.sum(1, keepdim=True)  # S u
-        found = torch.autograd.grad((logits * direction).sum(), list(taps.values()), retain_graph=True)
-        for (name, z), gradient in zip(taps.items(), found, strict=True):
-            by_gate = (z.detach() * gradient).flatten(2).sum(2)
-            total[name] += by_gate.square() / draws
-    return total
+        directions += torch.autograd.grad(losses.sum(), logits, retain_graph=True)
+    if curved:
+        p = logits.detach().softmax(1)
+        factor, others = derivatives.curvature_directions(p, labels, classes, draws, generator)
+        directions += others
+    for name, z, gradients in derivatives.walk_back(logits, directions, taps):
+        maps = Maps(chain.layers[name].conv.weight.detach(), generator, z, labels=labels, classes=logits.shape[1])
+        if graded:
+            maps.gradient = gradients[0]
+        if curved:
+            first, *others = (derivatives.by_gates(gradient, z).square() for gradient in gradients)
+            maps.curvature = sum(others, factor * first)
+        yield name, maps
 
 
 def _finish(criterion: Criterion, total: Tensor, examples: int) -> Tensor:

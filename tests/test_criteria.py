@@ -2,12 +2,14 @@
 
 import itertools
 import math
+import weakref
 
 import pytest
 import torch
 from networks import CASES, batches, small_vgg
 from scipy import stats
 from sklearn.metrics import mutual_info_score
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib import criteria
 from course_lib.feature_maps import Chain
@@ -46,6 +48,15 @@ def model():
 @pytest.fixture
 def data():
     return batches(3, 8, 8, n=3, size=6)
+
+
+@pytest.fixture
+def own():
+    """Whatever criteria the test registers are gone after it."""
+    before = set(criteria.CRITERIA)
+    yield
+    for name in set(criteria.CRITERIA) - before:
+        del criteria.CRITERIA[name]
 
 
 def test_the_nine_criteria_are_there():
@@ -119,9 +130,9 @@ def test_mutual_information_finds_the_map_that_tells_the_label(model):
     assert found[[0, 2, 3, 4]].abs().max() < 1e-9
 
 
-def exact_gate_hessian(model, data, name, channels):
+def exact_gate_hessian(model, data, name):
     """Mean over examples of the diagonal of the full Hessian by the gates, from torch.autograd.functional."""
-    total = torch.zeros(channels).double()
+    channels, total = Chain(model).layers[name].channels, 0.0
     for images, labels in data:
         for image, label in zip(images, labels, strict=True):
 
@@ -135,24 +146,66 @@ def exact_gate_hessian(model, data, name, channels):
 
 
 def test_obd_converges_to_the_exact_hessian_diagonal(model, data):
-    expected = exact_gate_hessian(model, data, "3", 6)
+    expected = exact_gate_hessian(model, data, "3")
     many, few = (criteria.score(model, data, "obd", draws=draws)["obd"]["3"] for draws in (1000, 1))
     assert torch.allclose(many, expected, rtol=0.05)
     assert not torch.allclose(few, expected, rtol=0.05)
 
 
-def test_obd_is_unbiased_whatever_the_signs(model, data):
+@pytest.mark.parametrize("case", CASES)
+def test_obd_of_all_classes_is_the_exact_hessian_diagonal(case):
+    model, data = CASES[case][0](), CASES[case][1]()
+    found = criteria.score(model, data, "obd", classes=99, draws=0)["obd"]
+    for name in found:
+        assert torch.allclose(found[name], exact_gate_hessian(model, data, name), rtol=1e-8, atol=1e-14)
+
+
+def test_obd_is_unbiased_whatever_the_signs(model, data, monkeypatch):
     """With four classes there are sixteen sign vectors: their plain average is exact."""
-    images, labels = data[0]
-    taps, total = {}, 0.0
-    logits = Chain(model).run(images.requires_grad_(), taps=taps)
-    p = logits.detach().softmax(1)
-    for signs in itertools.product([-1.0, 1.0], repeat=4):
-        root = p.sqrt() * torch.tensor(signs).double()
-        direction = root - p * root.sum(1, keepdim=True)
-        gradient = torch.autograd.grad((logits * direction).sum(), taps["3"], retain_graph=True)[0]
-        total = total + (gradient * taps["3"].detach()).sum((2, 3)).square().mean(0) / 16
-    assert torch.allclose(total, exact_gate_hessian(model, [(images, labels)], "3", 6))
+    total = 0.0
+    for signs in itertools.product([0.0, 0.9], repeat=4):
+        monkeypatch.setattr(torch, "rand", lambda shape, signs=signs, **_: torch.tensor(signs).expand(shape))
+        total = total + criteria.score(model, data[:1], "obd")["obd"]["3"] / 16
+    assert torch.allclose(total, exact_gate_hessian(model, data[:1], "3"))
+
+
+def test_the_label_alone_is_a_lower_bound_of_obd(model, data):
+    bounds = [criteria.score(model, data, "obd", classes=n, draws=0)["obd"]["3"] for n in range(4)]
+    assert all((less < more).all() for less, more in itertools.pairwise(bounds[:3]))
+    assert torch.equal(bounds[2], bounds[3])  # of four classes, one remains behind the label and two others
+
+
+@pytest.mark.parametrize("names, passes", [("activation_mean", 0), ("taylor", 1), ("obd", 2)])
+def test_no_gradient_of_a_weight_is_computed(names, passes):
+    """A gradient of the weights would cost as much again as a forward pass; FLOPs do not depend on the machine."""
+    model, data = small_vgg(), batches(3, 8, 8, n=1)
+    with FlopCounterMode(display=False) as forward:
+        model(data[0][0])
+    with FlopCounterMode(display=False) as scoring:
+        criteria.score(model, data, names, progress=False)
+    first = 2 * 5 * 8 * 8 * 5 * 27  # the gradient of the images is not needed
+    assert scoring.get_total_flops() == (1 + passes) * forward.get_total_flops() - passes * first
+
+
+def test_nothing_of_a_batch_is_kept(model, own):
+    """Batches are taken one by one; images, maps and gradients are gone before the next but one is asked for."""
+    images_seen, maps_seen, alive = [], [], []
+
+    @criteria.register("witness", needs="curvature")
+    def witness(maps):
+        alive.append(sum(ref() is not None for ref in maps_seen))
+        maps_seen.append(weakref.ref(maps.gradient))
+        return maps.mean
+
+    def stream():
+        for images, labels in batches(3, 8, 8, n=5):
+            assert all(ref() is None for ref in images_seen[:-1])
+            images = images.clone()
+            images_seen.append(weakref.ref(images))
+            yield images, labels
+
+    criteria.score(model, stream(), ["witness", *NINE], progress=False)
+    assert len(images_seen) == 5 and alive == [0] * 15  # three layers a batch, one gradient at a time
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -205,17 +258,40 @@ def test_frozen_weights_can_be_scored(model, data):
     assert torch.equal(criteria.score(model, data, ["taylor"])["taylor"]["0"], expected)
 
 
-def test_a_criterion_of_your_own_is_one_function(model, data):
+def test_a_criterion_of_your_own_is_one_function(model, data, own):
     @criteria.register("largest", needs="activations")
     def largest(maps):
         return maps.z.amax(maps.positions)
 
-    try:
-        found = criteria.score(model, data, ["largest"])["largest"]["3"]
-        expected = torch.stack([z.amax((1, 2)) for z, _, _ in one_by_one(model, data)]).mean(0)
-        assert torch.allclose(found, expected)
-    finally:
-        del criteria.CRITERIA["largest"]
+    found = criteria.score(model, data, ["largest"])["largest"]["3"]
+    expected = torch.stack([z.amax((1, 2)) for z, _, _ in one_by_one(model, data)]).mean(0)
+    assert torch.allclose(found, expected)
+
+
+def test_a_criterion_of_your_own_may_remember_and_finish(model, data, own):
+    @criteria.register("spread_of_slopes", needs="gradients", finish=lambda m: m[:, 1] - m[:, 0] ** 2)
+    def spread_of_slopes(maps):
+        maps.memory["batches"] = maps.memory.get("batches", 0) + 1
+        slope = (maps.gradient * maps.z).sum(maps.positions)
+        assert maps.memory["batches"] <= len(data)
+        return torch.stack([slope, slope.square()], dim=-1)
+
+    found = criteria.score(model, data, ["spread_of_slopes", "taylor"])["spread_of_slopes"]["3"]
+    slopes = torch.stack([(z * gradient).sum((1, 2)) for z, gradient, _ in one_by_one(model, data)])
+    assert torch.allclose(found, slopes.var(0, correction=0))
+
+
+def test_many_classes_need_no_memory_for_each_example(data, own):
+    joint = []
+
+    @criteria.register("watch", needs="activations")
+    def watch(maps):
+        joint.append(criteria.mutual_information(maps))
+        return maps.mean
+
+    criteria.score(small_vgg(classes=1000), data[:1], ["watch"])
+    assert [tuple(part.shape) for part in joint] == [(1, channels, 8, 1000) for channels in (7, 6, 5)]
+    assert all(part.sum() == 6 * part.shape[1] for part in joint)
 
 
 def test_errors_say_what_to_do(model, data):

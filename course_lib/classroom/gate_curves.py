@@ -134,7 +134,7 @@ def curvature(slopes: Tensor, p: Tensor) -> Tensor:
 def curvature_draws(slopes: Tensor, p: Tensor, signs_for: str, draws: int, seed: int = 0) -> Iterator[Tensor]:
     """Estimates of `curvature` from random signs, one (N, C) a draw.
 
-    `signs_for`: 'classes', the square of J'Su as in `criteria.hessian_diagonal`; or 'gates', v * Hv as in appendix
+    `signs_for`: 'classes', the square of J'Su with S as in section 7 of the notebook; or 'gates', v * Hv as in appendix
     A.6 of Molchanov et al. 2017.
     """
     generator = torch.Generator().manual_seed(seed)
