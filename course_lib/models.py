@@ -87,10 +87,16 @@ def alexnet(
     return initialise(nn.Sequential(OrderedDict(features=nn.Sequential(*features), **head)))
 
 
-def lenet_300_100(num_classes: int = 10, *, pixels: int = 28 * 28) -> nn.Sequential:
-    """LeNet-300-100: images (N, 1, H, W) with H W = pixels; logits (N, num_classes). It has no feature maps."""
-    layers = [("flatten", nn.Flatten()), ("fc1", nn.Linear(pixels, 300)), ("relu1", nn.ReLU())]
-    layers += [("fc2", nn.Linear(300, 100)), ("relu2", nn.ReLU()), ("fc3", nn.Linear(100, num_classes))]
+def lenet_300_100(
+    num_classes: int = 10, *, pixels: int = 28 * 28, hidden: tuple[int, int] = (300, 100)
+) -> nn.Sequential:
+    """LeNet-300-100: images (N, 1, H, W) with H W = pixels; logits (N, num_classes). It has no feature maps.
+
+    `hidden`: units of the two hidden layers; smaller ones for smaller images.
+    """
+    first, second = hidden
+    layers = [("flatten", nn.Flatten()), ("fc1", nn.Linear(pixels, first)), ("relu1", nn.ReLU())]
+    layers += [("fc2", nn.Linear(first, second)), ("relu2", nn.ReLU()), ("fc3", nn.Linear(second, num_classes))]
     return initialise(nn.Sequential(OrderedDict(layers)))
 
 

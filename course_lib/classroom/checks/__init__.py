@@ -11,6 +11,7 @@ from course_lib.classroom.checks import (  # noqa: F401
     prune_vgg16,
     taylor,
     vc_dimension,
+    weight_sharing,
 )
 from course_lib.classroom.checks.engine import EXERCISES, check, find, judge, solution
 

@@ -53,6 +53,16 @@ from course_lib.classroom.figures.vc_dimension import (
     sine,
     structural_risk,
 )
+from course_lib.classroom.figures.weight_sharing import (
+    merging,
+    methods,
+    mixture_pull,
+    moving_picture,
+    retraining,
+    stored_parts,
+    total_bits,
+    weights_moving,
+)
 
 __all__ = [
     "criteria_agree",
@@ -99,4 +109,12 @@ __all__ = [
     "shattering_game",
     "sine",
     "structural_risk",
+    "merging",
+    "methods",
+    "mixture_pull",
+    "moving_picture",
+    "retraining",
+    "stored_parts",
+    "total_bits",
+    "weights_moving",
 ]
