@@ -65,7 +65,13 @@ def before_pooling(chain: Chain) -> list[str]:
 
 def evaluate_closed(model: nn.Module, batches: Batches, plan: Plan) -> Evaluation:
     """Accuracy and loss of the network with all maps of the plan closed, without any fine-tuning."""
-    chain, device, gates = Chain(model), device_of(model), mask(plan, model)
+    return evaluate_gated(model, batches, mask(plan, model))
+
+
+def evaluate_gated(model: nn.Module, batches: Batches, gates: Mapping[str, Tensor]) -> Evaluation:
+    """Accuracy and loss of the network with these gates, {layer: (C,)}; layers that are not named stay open."""
+    chain, device = Chain(model), device_of(model)
+    gates = {name: gate.to(device) for name, gate in gates.items()}
     correct, total, examples = 0, 0.0, 0
     with evaluating(model), torch.inference_mode():
         for images, labels in batches:
