@@ -49,6 +49,12 @@ def test_dimension_of_a_network_is_of_the_order_of_weights_times_layers():
     assert 5e10 < lower < upper < 7e10  # FACTS: about 6e10
 
 
+@pytest.mark.parametrize(("dimension", "layers"), [(900, 14), (240_000, 16), (50, 1)])
+def test_the_largest_network_has_that_dimension(dimension, layers):
+    weights = rb.largest_network(dimension, layers)
+    assert rb.network_dimension(weights, layers)[1] == pytest.approx(dimension)
+
+
 def test_structural_risk_shares_the_risk_of_failure():
     errors, growths = np.array([0.5, 0.3, 0.1]), np.array([1.0, 5.0, 30.0])
     bounds = rb.structural_risk(errors, growths, 400, 0.05)

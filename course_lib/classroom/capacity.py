@@ -79,9 +79,10 @@ def masked(masks: Layers) -> Callable[[Layers], Layers]:
 def largest(layers: Layers, kept: Sequence[int]) -> Layers:
     """Masks of magnitude pruning: for every number k in `kept` the k largest weights of one network, (len(kept), ...).
 
+    Sizes are compared after l2 normalisation of each layer; otherwise a layer may go altogether.
     `layers`: of a single network, shapes (1, in, out).
     """
-    sizes = torch.cat([weight.abs().flatten() for weight in layers])
+    sizes = torch.cat([(weight / weight.norm()).abs().flatten() for weight in layers])
     ranks = sizes.argsort(descending=True, stable=True).argsort()
     masks = torch.stack([(ranks < k).float() for k in kept]).split([weight.numel() for weight in layers], dim=1)
     return [mask.view(len(kept), *weight.shape[1:]) for mask, weight in zip(masks, layers, strict=True)]
@@ -153,10 +154,8 @@ def _rounded(weight: Tensor, mask: Tensor, bits: int) -> Tensor:
     return weight + (level - value)
 
 
-def short_codes(
-    kept: Sequence[int], bits: Sequence[int], *, hidden: Sequence[int] = (), seed: int = 0, steps: int = 200
-) -> pd.DataFrame:
-    """Train on the digits, prune by size, round, train on: errors and code length for every number of weights and bits.
+def short_codes(kept: Sequence[int], bits: Sequence[int], *, seed: int = 0, steps: int = 200) -> pd.DataFrame:
+    """One layer on the digits, pruned by size, rounded, trained on: errors and code length for each number of weights.
 
     Returns:
         A row for each of `kept` and `bits`: kept, total, bits_per_weight, bits, train_error, test_error, bound, n. The
@@ -165,7 +164,7 @@ def short_codes(
     data = digits()
     X, labels = data["train"]
     loss = _cross_entropy(labels)
-    dense = train(X, draw([64, *hidden, 10], 1, torch.Generator().manual_seed(seed)), loss, list, steps, lr=0.01)
+    dense = train(X, draw([64, 10], 1, torch.Generator().manual_seed(seed)), loss, list, steps, lr=0.01)
     total = sum(weight.numel() for weight in dense)
     masks, rows = largest(dense, kept), []
     # In two stages: what is to go is held at zero first, then the rest is rounded.

@@ -48,12 +48,17 @@ def largest_dimension(gap: float, n: int, delta: float = DELTA) -> float:
     return brentq(lambda d: vc_gap(d, n, delta) - gap, 1, n) if vc_gap(n, n, delta) > gap else float(n)
 
 
-def network_dimension(weights: int, layers: int) -> tuple[float, float]:
+def network_dimension(weights: float, layers: int) -> tuple[float, float]:
     """Orders of magnitude of a ReLU network's VC dimension: W L log2(W / L), W L log2 W, without their constants.
 
     Bartlett, Harvey, Liaw and Mehrabian, JMLR 20, 2019: some networks reach the first, none exceeds the second.
     """
     return weights * layers * np.log2(weights / layers), weights * layers * np.log2(weights)
+
+
+def largest_network(dimension: float, layers: int) -> float:
+    """How many weights W a network of so many layers has when W L log2 W, without a constant, is this dimension."""
+    return brentq(lambda weights: network_dimension(weights, layers)[1] - dimension, 1, max(dimension, 2))
 
 
 def structural_risk(train_errors: np.ndarray, log_growths: np.ndarray, n: int, delta: float = DELTA) -> np.ndarray:

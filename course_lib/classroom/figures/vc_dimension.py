@@ -221,7 +221,7 @@ def random_labels(table: pd.DataFrame) -> Figure:
 
     `table`: a row a run, columns network, weights, labels, fitted (`capacity.fit_random_labels`).
     """
-    figure, axes = plt.subplots(figsize=(13, 6.5))
+    figure, axes = plt.subplots(figsize=(12, 7.5))
     for (name, runs), paint, marker in zip(table.groupby("network", sort=False), _PALETTE, _MARKERS, strict=False):
         mean = runs.groupby("labels").fitted.mean()
         weights = runs.weights.iloc[0]
@@ -232,11 +232,10 @@ def random_labels(table: pd.DataFrame) -> Figure:
     ticks = sorted(table.labels.unique())[::2]
     axes.set_xticks(ticks, ticks)
     axes.set(xlabel="random labels to be learnt", ylabel="share fitted", ylim=(0.45, 1.06))
-    axes.set_title(
-        "What is left after pruning still memorises about a label a weight (bars: as many labels as weights)"
+    axes.set_title("Random labels learnt by heart (bars: one label for each weight)")
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize="small"
     )
-    axes.title.set_fontsize("small")
-    axes.legend(frameon=False, fontsize="small", loc="lower left")
     return figure
 
 
