@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.feature_maps import Chain, copy_with, device_of, evaluating, trace
 
@@ -42,6 +41,8 @@ def macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
 
 def macs_per_layer(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
     """MACs of every convolutional and linear layer for one image of shape (C, H, W), by torch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode  # a slow import
+
     counted = {}
     for step, x, _ in _shapes(model, image_shape):
         if step.kind in ("conv", "linear"):

@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from course_lib.feature_maps import Plan, Scores
@@ -158,6 +157,8 @@ def flatten(pairs: dict[str, tuple[Tensor, ...]], side: int) -> Tensor:
 
 
 def _spearman(a: Tensor, b: Tensor) -> float:
+    from scipy import stats  # a slow import, which pruning can do without
+
     if len(a) < 2:
         return float("nan")
     with warnings.catch_warnings():
