@@ -257,10 +257,9 @@ class _Run:
         self.step = Step(**row, model=self._copy())
 
     def _same_run(self, folder: Path, origin: dict) -> None:
-        # What an earlier version of the course did not write down cannot differ.
-        different = [key for key, value in self.origin.items() if origin.get(key, value) != value]
+        different = [key for key, value in self.origin.items() if origin.get(key) != value]
         if different:
-            was = ", ".join(f"{key}={origin[key]!r}" for key in different)
+            was = ", ".join(f"{key}={origin.get(key)!r}" for key in different)
             raise ValueError(
                 f"{folder} holds a run with other settings ({was}). Give the same settings to go on with it, or "
                 "another folder to begin anew."

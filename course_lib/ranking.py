@@ -88,7 +88,8 @@ def spearman(scores: Scores, truth: Scores, *, absolute: bool = True) -> Correla
     per_layer = {name: _spearman(*pair) for name, pair in pairs.items()}
     defined = [value for value in per_layer.values() if value == value]
     mean = sum(defined) / len(defined) if defined else float("nan")
-    return Correlation(per_layer, mean, _spearman(flatten(pairs, 0), flatten(pairs, 1)))
+    criterion, oracle = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
+    return Correlation(per_layer, mean, _spearman(criterion, oracle))
 
 
 def lowest(scores: Scores, n: int, *, keep_at_least: int = 1, round_to: int = 1) -> Plan:
@@ -149,11 +150,6 @@ def _refuse_impossible(scores: Scores, n: int, keep_at_least: int, round_to: int
             f"Cannot remove {n} feature maps: {available} of {maps} may go while each of {len(scores)} layers keeps at "
             f"least {keep_at_least}{multiples}."
         )
-
-
-def flatten(pairs: dict[str, tuple[Tensor, ...]], side: int) -> Tensor:
-    """One side of all layers' pairs, end to end."""
-    return torch.cat([pair[side] for pair in pairs.values()])
 
 
 def _spearman(a: Tensor, b: Tensor) -> float:

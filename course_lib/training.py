@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from course_lib import loss
-from course_lib.feature_maps import device_of, evaluating, place, trace
+from course_lib.feature_maps import Chain, device_of, evaluating, place, trace
 from course_lib.progress import track
 
 
@@ -37,6 +37,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     augment: bool = False,
     penalty: Callable[[nn.Module], Tensor] | None = None,
+    watch: Callable[[dict[str, Tensor], Tensor, Tensor], None] | None = None,
     seed: int = 0,
     workers: int = 0,
     progress: bool = True,
@@ -53,6 +54,8 @@ def fit(
         epochs, updates: how long; give one of them.
         augment: random flips and shifts of every image.
         penalty: added to the loss, a scalar made from the model (a regulariser).
+        watch: called after every backward pass with the feature maps {layer: (N, C, H, W)}, each with the gradient of
+            the batch's mean loss in `.grad`, the logits and the labels.
         seed: decides the order of examples, the augmentation and dropout: same seed, same result.
         workers: processes that read ahead; the result does not depend on their number.
 
@@ -73,15 +76,22 @@ def fit(
     # Two sources: workers draw the order ahead of time, and must not shift what the augmentation draws.
     order, shifts = (torch.Generator().manual_seed(number) for number in (seed, seed ^ 0xF11B))
     examples = _endless(dataset, batch_size, order, workers)
+    run = model if watch is None else Chain(model).run
     losses = []
     model.train()
     for _ in track(range(updates), label) if progress else range(updates):
         images, labels = next(examples)
         images = random_flip_and_shift(images, shifts) if augment else images
-        cost = loss.per_example(model(place(images, device)), labels.to(device)).mean()
+        images, labels, taps = place(images, device), labels.to(device), {}
+        logits = run(images) if watch is None else run(images, taps=taps)
+        for z in taps.values():
+            z.retain_grad()
+        cost = loss.per_example(logits, labels).mean()
         losses.append(cost.item())
         optimizer.zero_grad(set_to_none=True)
         (cost if penalty is None else cost + penalty(model)).backward()
+        if watch is not None:
+            watch(taps, logits.detach(), labels)
         optimizer.step()
         if schedule is not None:
             schedule.step()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import Subset, TensorDataset
 
 from course_lib import training
+from course_lib.feature_maps import Chain
 from course_lib.training import evaluate, fit, fit_head, random_flip_and_shift
 
 
@@ -124,6 +125,25 @@ def test_a_penalty_adds_its_gradient_and_not_its_value():
     penalised, moved_by, weight = moved(lambda model: 3 * model[3].weight.square().sum())
     assert penalised == plain
     assert torch.allclose(moved_by, without - 0.5 * 6 * weight, rtol=1e-9)
+
+
+def test_watching_changes_nothing():
+    watched, losses = trained(watch=lambda *_: None)
+    weights, same_losses = trained()
+    assert same(watched, weights) and losses == same_losses
+
+
+def test_a_watcher_sees_each_update_before_it_is_made():
+    model, seen = small_vgg(batch_norm=False), []
+
+    def watch(taps, logits, labels):
+        x = next(iter(taps.values()))
+        by_hand = F.cross_entropy(Chain(model).run(x, start=Chain(model).layers["0"].gate_at + 1), labels)
+        expected = torch.autograd.grad(by_hand, x)[0]
+        seen.append((torch.allclose(taps["0"].grad, expected, atol=1e-7), logits.shape, len(labels)))
+
+    fit(model, examples(), updates=3, batch_size=7, progress=False, watch=watch)
+    assert seen == [(True, (7, 4), 7)] * 3
 
 
 @pytest.mark.parametrize("updates", range(1, 9))
