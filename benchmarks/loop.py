@@ -28,8 +28,8 @@ def run(options: argparse.Namespace) -> list[dict]:
     model, splits = models.trained("vgg16-petals"), datasets.load("petals", train=2000, test=1500)
     settings = {"maps_per_step": 44, "updates": 30, "images": 256, "optimizer": "adam", "lr": 2e-4}
     found = []
-    for work, more in {"scoring in a pass of its own": {}, "scoring while tuning": {"score_while_tuning": True}}.items():
-        seconds, steps = _profile(model, splits, **settings, **more)
+    for work, while_tuning in (("scoring in a pass of its own", False), ("scoring while tuning", True)):
+        seconds, steps = _profile(model, splits, score_while_tuning=while_tuning, **settings)
         whole = seconds.pop("step")
         shares = {part: seconds[part] / whole for part in PARTS}
         outside = sum(share for part, share in shares.items() if part not in ("fine-tuning", "evaluation"))
