@@ -200,33 +200,74 @@ def score(
         FloatingPointError: a loss that is infinite or not a number.
     """
     names = [names] if isinstance(names, str) else list(names)
-    criteria = {name: find(name) for name in names}
     chain, device = Chain(model), device_of(model)
     generator = torch.Generator().manual_seed(seed)
-    chosen = {layer.name: layer for layer in chain.select(layers)}
-    needs = max((NEEDS.index(criterion.needs) for criterion in criteria.values()), default=0)
-    totals = {name: dict.fromkeys(chosen, 0.0) for name in names}
-    memory = {name: {layer: {} for layer in chosen} for name in names}
-    for name in [name for name in names if criteria[name].needs == "weights"]:
-        for layer in chosen:
-            maps = Maps(chosen[layer].conv.weight.detach(), generator)
-            totals[name][layer] = criteria[name].function(maps).detach().double().cpu()
-    if needs == 0:
-        return totals
-    gathered = [name for name in names if criteria[name].needs != "weights"]
-    examples = 0
+    tally = Tally(names, chain, layers, generator)
+    if tally.needs == "weights":
+        return tally.scores()
     with evaluating(model):
         for images, labels in track(batches, "scoring") if progress else batches:
             images, labels = place(images, device), labels.to(device)
-            for layer, maps in observe(chain, images, labels, list(chosen), NEEDS[needs], generator, draws, classes):
-                for name in gathered:
-                    maps.memory = memory[name][layer]
-                    found = criteria[name].function(maps).detach()
-                    totals[name][layer] += found.sum(0, dtype=torch.float64).cpu()
-            examples += len(images)
-    if examples == 0:
-        raise ValueError("There are no examples to score on: `batches` is empty, or an iterator already used up.")
-    return {name: {k: _finish(criteria[name], v, examples) for k, v in totals[name].items()} for name in names}
+            for layer, maps in observe(
+                chain, images, labels, list(tally.layers), tally.needs, generator, draws, classes
+            ):
+                tally.add(layer, maps)
+    return tally.scores()
+
+
+class Tally:
+    """Criteria in the making: what they say of one batch after another, added up layer by layer.
+
+    Args:
+        names, layers: as `score` takes them.
+
+    Attributes:
+        needs: the most that one of the criteria needs.
+        layers: {name: Layer} of the layers that are scored.
+    """
+
+    def __init__(self, names: list[str], chain: Chain, layers: Iterable[str] | None, generator: torch.Generator):
+        self.criteria, self._generator = {name: find(name) for name in names}, generator
+        self.layers = {layer.name: layer for layer in chain.select(layers)}
+        self.needs = NEEDS[max((NEEDS.index(c.needs) for c in self.criteria.values()), default=0)]
+        self._memory = {name: {layer: {} for layer in self.layers} for name in names}
+        self._totals = {name: dict.fromkeys(self.layers, 0.0) for name in names}
+        self._examples = dict.fromkeys(self.layers, 0)
+        for name, criterion in self.criteria.items():
+            if criterion.needs == "weights":
+                for layer, found in self.layers.items():
+                    maps = Maps(found.conv.weight.detach(), generator)
+                    self._totals[name][layer] = criterion.function(maps).detach().double().cpu()
+
+    def add(self, layer: str, maps: Maps) -> None:
+        """Take note of one layer of one batch. Only sums are kept."""
+        self._examples[layer] += len(maps.z)
+        for name, criterion in self.criteria.items():
+            if criterion.needs != "weights":
+                maps.memory = self._memory[name][layer]
+                found = criterion.function(maps).detach()
+                self._totals[name][layer] += found.sum(0, dtype=torch.float64).cpu()
+
+    def watch(self, taps: dict[str, Tensor], logits: Tensor, labels: Tensor) -> None:
+        """Take note of a training update, as `training.fit(watch=...)` shows it: no pass of its own is needed."""
+        for name, layer in self.layers.items():
+            z = taps[name]
+            gradient = z.grad * len(labels)  # the update's loss is a mean, a criterion asks for each example's own
+            weight = layer.conv.weight.detach()
+            self.add(name, Maps(weight, self._generator, z.detach(), gradient, None, labels, logits.shape[1]))
+
+    def scores(self) -> dict[str, Scores]:
+        """{criterion: {layer: (C,)}}, averages over all examples so far. ValueError if there were none."""
+        if self.needs != "weights" and not all(self._examples.values()):
+            raise ValueError("There are no examples to score on: `batches` is empty, or an iterator already used up.")
+        return {name: {k: self._finish(name, k) for k in self.layers} for name in self.criteria}
+
+    def _finish(self, name: str, layer: str) -> Tensor:
+        criterion, total = self.criteria[name], self._totals[name][layer]
+        if criterion.needs == "weights":
+            return total
+        mean = total / self._examples[layer]
+        return mean if criterion.finish is None else criterion.finish(mean)
 
 
 def find(name: str) -> Criterion:
@@ -269,10 +310,3 @@ def observe(
             first, *others = (derivatives.by_gates(gradient, z).square() for gradient in gradients)
             maps.curvature = sum(others, factor * first)
         yield name, maps
-
-
-def _finish(criterion: Criterion, total: Tensor, examples: int) -> Tensor:
-    if criterion.needs == "weights":
-        return total
-    mean = total / examples
-    return mean if criterion.finish is None else criterion.finish(mean)

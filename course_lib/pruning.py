@@ -33,6 +33,9 @@ class Settings:
         normalization: of the scores within each layer: 'l2', 'l1', 'minmax' or 'none'.
         flops_strength: lambda of FLOPs regularisation, eq. 9 (the paper: 1e-3); 0 leaves it out.
         images: training images that the criterion looks at in each step.
+        score_while_tuning: gather the criterion during the fine-tuning of the step before, as the paper does, with its
+            dropout and augmentation, instead of in a pass of its own over `images`. It costs next to nothing. The first
+            step, and criteria of weights or of curvature ('obd'), score in a pass of their own in any case.
         memory: share of the last scores kept in a running average (the paper: 0.99 for OBD, appendix A.6).
         keep_at_least: feature maps that every layer keeps.
         round_to: how many maps stay in a layer is a multiple of this: 16 for speed (see `ranking.lowest`); a step, and
@@ -47,6 +50,7 @@ class Settings:
     normalization: str = "l2"
     flops_strength: float = 0.0
     images: int = 256
+    score_while_tuning: bool = False
     memory: float = 0.0
     keep_at_least: int = 1
     round_to: int = 1
@@ -268,16 +272,25 @@ class _Run:
     def _rank(self, number: int) -> Scores:
         """Normalised scores of this step: a running average if so asked, minus the price of FLOPs (eq. 9)."""
         s = self.settings
-        batches = datasets.batches(self.train, s.images, batch_size=s.batch_size, seed=self._seed(number))
-        fresh = criteria.score(self.model, batches, s.criterion, seed=self._seed(number), progress=self.progress)
-        self.scores = _average(self.scores, fresh[s.criterion], s.memory)
+        if not (self._is_watching and self.step.number):
+            batches = datasets.batches(self.train, s.images, batch_size=s.batch_size, seed=self._seed(number))
+            fresh = criteria.score(self.model, batches, s.criterion, seed=self._seed(number), progress=self.progress)
+            self.scores = _average(self.scores, fresh[s.criterion], s.memory)
         scores = ranking.normalize(self.scores, s.normalization)
         if s.flops_strength:
             scores = ranking.regularize(scores, cost.mflops_per_map(self.model, self.image_shape), s.flops_strength)
         return scores
 
-    def _fine_tune(self, number: int) -> None:
+    @property
+    def _is_watching(self) -> bool:
+        """Whether the fine-tuning of each step gathers the scores for the next one."""
         s = self.settings
+        needs = criteria.find(s.criterion).needs
+        return s.score_while_tuning and s.updates > 0 and needs in ("activations", "gradients")
+
+    def _fine_tune(self, number: int) -> None:
+        s, chain = self.settings, Chain(self.model)
+        tally = criteria.Tally([s.criterion], chain, None, torch.Generator().manual_seed(self._seed(number)))
         training.fit(
             self.model,
             self.train,
@@ -287,8 +300,11 @@ class _Run:
             augment=s.augment,
             seed=self._seed(number),
             progress=self.progress,
+            watch=tally.watch if self._is_watching else None,
             label=f"step {number}: fine-tuning",
         )
+        if self._is_watching:
+            self.scores = _average(self.scores, tally.scores()[s.criterion], s.memory)
 
     def _measure(self, number: int, removed: dict[str, list[int]], cut: float | None, began: float) -> Step:
         found = training.evaluate(self.model, self.evaluation)

@@ -109,6 +109,71 @@ def test_scores_are_averaged_over_steps_if_asked():
     assert [step.removed for step in run(**options)] != [step.removed for step in steps]  # and here it matters
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "activation_std"])
+def test_scores_gathered_while_tuning_are_those_of_its_updates(criterion, monkeypatch):
+    """By hand: the network as it was before every update of the fine-tuning, scored on that update's images."""
+    updates, passes = record_updates(monkeypatch), []
+    score, data = criteria.score, tiny_splits().train
+    monkeypatch.setattr(criteria, "score", lambda *a, **k: passes.append(1) or score(*a, **k))
+    steps = run(criterion=criterion, score_while_tuning=True, updates=3)
+    assert len(passes) == 1 and len(steps) == 4  # the first step has no fine-tuning before it
+    for after, seen in zip(steps[2:], updates, strict=False):
+        batch = [(images, labels_of(images, data)) for _, images in seen]
+        once = [score(net, [b], criterion, progress=False)[criterion] for (net, _), b in zip(seen, batch, strict=True)]
+        if criterion == "activation_std":  # its spread is taken over all images at once, not averaged
+            once = [one_spread(seen)]
+        mean = {name: torch.stack([scores[name] for scores in once]).mean(0) for name in once[0]}
+        plan = ranking.lowest(ranking.normalize(mean), removed(after))
+        assert after.removed == {name: maps.tolist() for name, maps in plan.items()}
+    own_pass = run(criterion=criterion, updates=3)
+    assert [step.removed for step in own_pass[:2]] == [step.removed for step in steps[:2]]
+
+
+def record_updates(monkeypatch):
+    """[[(network before the update, its images)] of each fine-tuning], filled while training.fit runs."""
+    fit, place, found, inside = training.fit, training.place, [], []
+
+    def recording_fit(model, *args, **kwargs):
+        found.append([])
+        inside.append(model)
+        try:
+            return fit(model, *args, **kwargs)
+        finally:
+            inside.pop()
+
+    def recording_place(images, device):
+        if inside:
+            found[-1].append((remove(inside[-1], {}), images.clone()))
+        return place(images, device)
+
+    monkeypatch.setattr(training, "fit", recording_fit)
+    monkeypatch.setattr(training, "place", recording_place)
+    return found
+
+
+def labels_of(images, data):
+    at = [int((data.tensors[0] == image).flatten(1).all(1).nonzero()) for image in images]
+    return data.tensors[1][at]
+
+
+def one_spread(seen):
+    spread = {}
+    for name in Chain(seen[0][0]).layers:
+        z = []
+        for net, images in seen:
+            taps = {}
+            Chain(net).run(images, taps=taps)
+            z.append(taps[name].detach().double())
+        spread[name] = torch.cat(z).std((0, 2, 3), correction=0)
+    return spread
+
+
+def test_criteria_that_tuning_cannot_show_score_in_a_pass_of_their_own():
+    for criterion in ("obd", "min_weight", "random"):
+        asked, plain = (run(criterion=criterion, score_while_tuning=on) for on in (True, False))
+        assert timeless(asked) == timeless(plain)
+
+
 def test_flops_regularisation_prefers_costly_layers():
     mflops = cost.mflops_per_map(network(), (3, 8, 8))
     costly = max(mflops, key=mflops.get)
@@ -280,6 +345,7 @@ CASES = {
     "batch norm": (batch_norm_network, {"optimizer": "adam", "flops_strength": 1e-2}),
     "memory": (network, {"memory": 0.9, "criterion": "obd"}),
     "random": (network, {"criterion": "random", "updates": 0}),
+    "scores while tuning": (dropout_network, {"score_while_tuning": True, "augment": True, "memory": 0.5}),
     "channels last": (lambda: dropout_network().to(memory_format=torch.channels_last), {"momentum": 0.0}),
 }
 
