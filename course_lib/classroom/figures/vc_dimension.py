@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from course_lib.theory import vc_dimension
 
@@ -135,6 +135,8 @@ def growth(m: int, d: int) -> Figure:
     axes.axvline(d, color="0.6", lw=1.5)
     axes.text(d, 1.02, f" m = d = {d}", transform=axes.get_xaxis_transform(), fontsize="small")
     axes.set(xlabel="points m", ylabel="labellings", ylim=(1, 2.0**m), xlim=(1, m))
+    axes.yaxis.set_major_locator(LogLocator(numticks=5))
+    axes.minorticks_off()  # dozens of them, too slow to draw for a slider
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize="small", loc="upper left")
     return figure
@@ -150,13 +152,14 @@ def sine(m: int, labelling: int) -> Figure:
     x, omega = vc_dimension.sine_points(m), vc_dimension.sine_frequency(y)
     frame = {"left": 0.09, "right": 0.97, "bottom": 0.17, "top": 0.88}
     figure, axes = plt.subplots(figsize=(11, 4.5), layout="none", gridspec_kw=frame)
-    grid = 2.0 ** np.linspace(-m - 0.5, -0.5, 2500)
+    grid = 2.0 ** np.linspace(-m - 0.5, -0.5, 2000)
     axes.plot(grid, np.sin(omega * grid), color="0.6", lw=1.5)
     for sign, paint, marker in ((1, PLUS, "o"), (-1, MINUS, "s")):
         chosen = y == sign
         axes.scatter(x[chosen], np.sin(omega * x[chosen]), s=220, color=paint, marker=marker, zorder=3)
     axes.axhline(0, color=TRUTH, lw=1)
     axes.set_xscale("log", base=2)
+    axes.set_xticks(x, [f"1/{2**i}" for i in range(1, m + 1)])
     axes.set(xlabel="x", ylabel="sin(ω x)", ylim=(-1.2, 1.2), yticks=[-1, 0, 1])
     signs = "".join("+" if label > 0 else "−" for label in y[::-1])  # 1/2, the first point, is on the right
     axes.set_title(f"labels {signs} from left to right: one parameter, ω = {omega / np.pi:.0f} π")
@@ -257,7 +260,12 @@ def occam(table: pd.DataFrame, bits_per_weight: int) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(rows.index[::2], rows.index[::2])
     axes.minorticks_off()
-    axes.set(xlabel=f"weights left, of {rows.total.iloc[0]}", ylabel="share of errors", ylim=(0, 1.05))
+    axes.set(
+        xlabel=f"weights left, of {rows.total.iloc[0]}",
+        ylabel="share of errors",
+        ylim=(0, 1.25),
+        yticks=np.arange(6) / 5,
+    )
     axes.set_title(f"Digits, {bits_per_weight} bit{'s' * (bits_per_weight > 1)} a weight (rings: smallest)")
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center")
     return figure
