@@ -62,6 +62,23 @@ def test_oracle_writes_every_map_with_its_error(splits, network, tmp_path):
     assert (table["standard_error"] >= 0).all()
 
 
+def test_oracle_from_part_of_the_evaluations_writes_every_map_with_its_interval(splits, network, tmp_path):
+    out = tmp_path / "oracle.csv"
+    arguments = ["--model", network, "--examples", "8", "--layers", "features.2", "--budget", "0.5", "--out", str(out)]
+    assert main(["oracle", *arguments]) == 0
+    table = pd.read_csv(out)
+    batches = datasets.batches(splits[0].train, 8, seed=0)
+    found = oracle.estimate(models.load(network), batches, 0.5, layers=["features.2"], progress=False)
+    for column, side in (("low", found.low), ("change", found.scores), ("high", found.high)):
+        assert list(table[column]) == pytest.approx(side["features.2"].tolist(), abs=1e-6)
+    assert list(table["sampling_error"]) == pytest.approx(found.standard_error["features.2"].tolist(), abs=1e-6)
+
+
+def test_a_budget_is_for_the_exact_oracle_only(splits, network, capsys):
+    assert main(["oracle", "--model", network, "--examples", "6", "--method", "naive", "--budget", "0.5"]) == 2
+    assert "leave out --method naive" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

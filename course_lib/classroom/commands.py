@@ -71,18 +71,32 @@ def measure_oracle(argv: list[str] | None = None) -> None:
     parser = _parser("oracle", "Change of the loss, in nats, when each feature map alone is set to zero.")
     parser.add_argument("--layers", nargs="+", metavar="NAME", help="names of layers (all)")
     parser.add_argument("--method", default="exact", choices=oracle.METHODS)
+    parser.add_argument("--budget", type=float, metavar="SHARE", help="measure only this share, with error bars")
     parser.add_argument("--out", type=Path, default=Path("build/oracle.csv"), help="table to write (%(default)s)")
     options = parser.parse_args(argv)
     model, splits = _network_and_data(options)
     batches = datasets.batches(splits.train, options.examples, seed=options.seed)
-    effects = oracle.effects(model, batches, options.layers, options.method)
+    found = (_measured if options.budget is None else _estimated)(model, batches, options)
     rows = [
-        {"layer": name, "map": at, "change": float(one.mean()), "standard_error": float(one.std() / len(one) ** 0.5)}
-        for name, changes in effects.items()
-        for at, one in enumerate(changes.T)
+        {"layer": name, "map": at} | {heading: float(column[at]) for heading, column in columns.items()}
+        for name, columns in found.items()
+        for at in range(len(columns["change"]))
     ]
     path = results.record(rows, options.out, command=_typed("oracle", argv), seed=options.seed)
     print(f"{len(rows)} feature maps on {options.examples} examples: {path}")
+
+
+def _measured(model: nn.Module, batches, options: argparse.Namespace) -> dict[str, dict[str, torch.Tensor]]:
+    effects = oracle.effects(model, batches, options.layers, options.method)
+    return {name: {"change": e.mean(0), "standard_error": e.std(0) / len(e) ** 0.5} for name, e in effects.items()}
+
+
+def _estimated(model: nn.Module, batches, options: argparse.Namespace) -> dict[str, dict[str, torch.Tensor]]:
+    if options.method == "naive":
+        raise ValueError("--budget measures part of the exact oracle: leave out --method naive, or leave out --budget.")
+    found = oracle.estimate(model, batches, options.budget, layers=options.layers, seed=options.seed)
+    sides = {"change": found.scores, "sampling_error": found.standard_error, "low": found.low, "high": found.high}
+    return {name: {heading: side[name] for heading, side in sides.items()} for name in found.scores}
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -157,7 +157,7 @@ def estimate(
 
 
 def guess_all(
-    chain: Chain, batches: Batches, chosen: Chosen, device: torch.device, progress: bool
+    chain: Chain, batches: Batches, chosen: Chosen, device: torch.device, progress: bool = True
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
     """{layer: guessed changes and their doubts, (N, K) float32 each}, and the unpruned network's losses (N,)."""
     found: dict[str, list[tuple[Tensor, ...]]] = {layer.name: [] for layer, _ in chosen}
