@@ -14,7 +14,7 @@ from course_lib.oracle.asked import choose
 
 SHARES = (0.05, 0.1, 0.2)
 SEEDS = 20
-IMAGES, BIG_IMAGES = 640, 64
+IMAGES, BIG_IMAGES = 640, 256
 
 
 def run(options: argparse.Namespace) -> list[dict]:
@@ -22,9 +22,9 @@ def run(options: argparse.Namespace) -> list[dict]:
     model, splits = models.trained("vgg16-petals"), datasets.load("petals")
     found = nearness("vgg16-petals", model, list(datasets.batches(splits.train, IMAGES)))
     model, batches = full_width(options)
-    some = {name: list(range(0, layer.channels, layer.channels // 32)) for name, layer in Chain(model).layers.items()}
+    some = {name: list(range(0, layer.channels, layer.channels // 16)) for name, layer in Chain(model).layers.items()}
     if options.photographs:
-        found += nearness("VGG-16, Flowers-102, 32 maps a layer", model, batches, some, torch.bfloat16)
+        found += nearness("VGG-16, Flowers-102, 16 maps a layer", model, batches, some, torch.bfloat16)
     return found + against_naive(model, batches[:1])
 
 

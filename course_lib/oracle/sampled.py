@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from course_lib import derivatives, ranking
@@ -73,7 +73,7 @@ class Estimate:
 
     @property
     def _z(self) -> float:
-        return float(stats.norm.ppf((1 + self.confidence) / 2))
+        return NormalDist().inv_cdf((1 + self.confidence) / 2)
 
     def spearman(self, scores: Scores, *, absolute: bool = True, draws: int = 100, seed: int = 0) -> Interval:
         """Spearman correlation of a criterion with the *exact* oracle on the same pictures, and its interval.
