@@ -32,7 +32,8 @@ def main() -> None:
         table = pd.DataFrame(importlib.import_module(f"benchmarks.{topic}").run(options))
         print(f"\n{topic}\n{table.dropna(axis='columns', how='all').to_string(index=False, float_format='%.4g')}")
         if options.save:
-            command = f"python -m benchmarks {topic}" + (f" --trunk {options.trunk.name}" if options.trunk else "")
+            given = {"--trunk": options.trunk, "--photographs": options.photographs}
+            command = " ".join([f"python -m benchmarks {topic}", *(f"{k} {v.name}" for k, v in given.items() if v)])
             results.record(table, paths.data_dir() / "results" / f"benchmark_{topic}.csv", command=command, seed=0)
     print("\nratio: how many times our CPU time the other side needs for the same work; one thread.")
 
