@@ -24,7 +24,10 @@ PARTS = {
 
 
 def run(options: argparse.Namespace) -> list[dict]:
-    """Share of each part in the CPU time of a step, in the sizes of profile `laptop`; and the whole step's seconds."""
+    """Share of each part in the CPU time of a step, in the sizes of profile `laptop`; and the whole step's seconds.
+
+    `outside` is all but fine-tuning and evaluation: what the choice of the maps costs besides the training.
+    """
     model, splits = models.trained("vgg16-petals"), datasets.load("petals", train=2000, test=1500)
     settings = {"maps_per_step": 44, "updates": 30, "images": 256, "optimizer": "adam", "lr": 2e-4}
     found = []
