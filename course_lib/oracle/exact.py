@@ -125,7 +125,9 @@ class Base:
     def _first(self, at: int, layer: Layer, maps: Tensor, rows: Tensor, advance: Callable) -> Iterator[Tensor]:
         """What the layer behind makes of the loss of each map, in parts of as many maps as fit."""
         minus_x, stage = self._minus[at][rows], self.network.stages[at]
-        for some in maps.split(self._maps_at_once(at, len(rows))):
+        weight_bytes = stage.weights * self.network.dtype.itemsize // layer.channels
+        most = max(1, min(self._maps_at_once(at, len(rows)), self.network.part_bytes // weight_bytes))
+        for some in maps.split(most):
             yield stage.first(minus_x, some, layer.channels)
             advance(len(some) * len(rows) * self.network.macs_per_map(layer))
 

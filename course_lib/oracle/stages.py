@@ -84,8 +84,7 @@ class Reader(Linear):
         weight = _fold(before, step.module.weight, x) if before else step.module.weight
         if after:
             weight = weight * factor(after[0]).reshape(-1, *[1] * (weight.dim() - 1))
-        layout = torch.channels_last if weight.dim() == 4 else torch.preserve_format
-        self.module = copy_with(step.module, {"weight": weight.detach().to(dtype, memory_format=layout)})
+        self.module = copy_with(step.module, {"weight": _laid_out(weight.detach().to(dtype))})
         self.module.bias = None
         self.weights = weight.numel()
 
@@ -176,8 +175,8 @@ def contribution(reader: nn.Module, read: Tensor, maps: Tensor, channels: int) -
     maps = maps.to(read.device)
     if isinstance(reader, nn.Linear):
         columns = read.reshape(len(read), channels, -1)[:, maps]  # (n, K, H W)
-        weight = reader.weight.unflatten(1, (channels, -1))[:, maps]  # (units, K, H W)
-        return torch.einsum("nkp,ukp->knu", columns, weight).transpose(0, 1)
+        weight = reader.weight.t().unflatten(0, (channels, -1))[maps]  # (K, H W, units)
+        return (columns.transpose(0, 1) @ weight).transpose(0, 1)
     # Under each position of the output lies a patch of the map: taken out by a convolution with unit kernels.
     taps = math.prod(reader.kernel_size)
     units = torch.eye(taps, dtype=read.dtype, device=read.device).view(taps, 1, *reader.kernel_size)
@@ -223,8 +222,17 @@ def _stage(steps: list[Step], x: Tensor, dtype: torch.dtype) -> list[Stage]:
     if "norm" in kinds:
         return [Scaling(steps)]
     if _letter(steps[0]) == "b":
+        if len(steps) > 1 and Bend.fits(steps[:-1]) and not Bend.fits(steps):
+            return [Bend(steps[:-1]), *_stage(steps[-1:], x, dtype)]
         return [Bend(steps) if Bend.fits(steps) else Stage(steps)]
     return [Linear(steps)]
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """Convolutions run fastest on channels-last weights; `contribution` takes the columns of a linear layer's."""
+    if weight.dim() == 2:
+        return weight.t().contiguous().t()
+    return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
 
 
 def _fold(before: list[Step], weight: Tensor, x: Tensor) -> Tensor:
