@@ -1,5 +1,7 @@
 """The oracle: exact equals naive equals captum; errors; memory."""
 
+import weakref
+
 import pytest
 import torch
 from networks import CASES, batches, small_vgg
@@ -68,13 +70,117 @@ def test_the_memory_limit_is_respected(monkeypatch):
 
     def watched_base(self, *arguments):
         real_base(self, *arguments)
-        kept.append(sum(t.nbytes for t in [*self._minus, *(t for group in self._kept for t in group)]))
+        tensors = [*self._minus, *(tensor for group in self._kept for tensor in group)]
+        kept.append(sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in tensors}.values()))
 
     monkeypatch.setattr(stages.Reader, "change", watched)
     monkeypatch.setattr(exact.Base, "__init__", watched_base)
     oracle.ablate(model, data, memory_limit=100_000)
     assert 9 * max(seen) <= 50_000 and max(kept) <= 50_000  # nine stages
     assert max(seen) > 2_500 and max(kept) > 15_000  # and it is made use of
+
+
+def test_batches_are_taken_one_by_one_and_not_kept(monkeypatch):
+    alive, most = [], []
+
+    def generate():
+        for images, labels in batches(3, 8, 8, n=6):
+            most.append(sum(reference() is not None for reference in alive))
+            images = images.clone()
+            alive.append(weakref.ref(images.untyped_storage()))
+            yield images, labels
+
+    found = oracle.effects(small_vgg(), generate())
+    assert max(most) == 1  # the last one, until the next is there
+    assert largest_difference(found, oracle.effects(small_vgg(), batches(3, 8, 8, n=6))) < 1e-12
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(monkeypatch, layers):
+    """The exact oracle, killed after it has measured so many layers."""
+    real, left = exact.Base.changes, [layers]
+
+    def changes(*arguments, **options):
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(exact.Base, "changes", changes)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 4])
+def test_a_killed_run_goes_on_to_identical_numbers(layers, tmp_path, monkeypatch):
+    model, data = small_vgg().float(), [(x.float(), y) for x, y in batches(3, 8, 8, n=3)]
+    whole = oracle.effects(model, data)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, layers)
+        oracle.effects(model, data, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 9 - layers)  # three layers for each of three batches: no layer twice
+        again = oracle.effects(model, data, folder=tmp_path, progress=False)
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 0)
+        assert all(torch.equal(e, whole[n]) for n, e in oracle.effects(model, data, folder=tmp_path).items())
+
+
+def test_a_folder_of_another_run_is_refused_in_words(tmp_path):
+    data = batches(3, 8, 8)
+    oracle.effects(small_vgg(), data, folder=tmp_path)
+    others = [
+        ("weights", {"model": small_vgg(seed=1)}),
+        ("images and labels", {"batches": data[::-1]}),
+        ("maps", {"layers": {"3": [1]}}),
+        ("dtype", {"dtype": torch.bfloat16}),
+        ("method", {"method": "naive"}),
+        ("memory_limit", {"memory_limit": 1 << 20}),
+    ]
+    for what, change in others:
+        arguments = {"model": small_vgg(), "batches": data, "folder": tmp_path} | change
+        with pytest.raises(ValueError, match=f"another run.*{what}.*another folder"):
+            oracle.effects(**arguments)
+    gelu = small_vgg()
+    gelu[1] = torch.nn.GELU()
+    with pytest.raises(ValueError, match="architecture"):
+        oracle.effects(gelu, data, folder=tmp_path)
+
+
+def test_a_damaged_piece_is_refused(tmp_path):
+    oracle.effects(small_vgg(), batches(3, 8, 8), folder=tmp_path)
+    piece = sorted(tmp_path.iterdir())[0]
+    piece.write_bytes(piece.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="piece_00000"):
+        oracle.effects(small_vgg(), batches(3, 8, 8), folder=tmp_path)
+
+
+def test_types_in_which_changes_are_computed():
+    model, data = small_vgg(), batches(3, 8, 8)
+    truth = oracle.effects(model, data, method="naive")
+    errors = [largest_difference(oracle.effects(model, data, dtype=d), truth) for d in oracle.asked.DTYPES]
+    assert errors[1] < 1e-10 < errors[0] < 1e-5 < errors[2] < 0.03  # double, single, bfloat16: each in its own type
+    with pytest.raises(ValueError, match="float16.*bfloat16"):
+        oracle.effects(model, data, dtype=torch.float16)
+    with pytest.raises(ValueError, match="naive"):
+        oracle.effects(model, data, method="naive", dtype=torch.bfloat16)
+
+
+def test_the_bar_counts_macs_and_ends_full(monkeypatch, tmp_path):
+    model, data, bars = small_vgg(), batches(3, 8, 8), []
+    monkeypatch.delenv("COURSE_LIB_PROGRESS", raising=False)
+    with torch.no_grad():
+        model[3].bias[2] = -1e6  # a dead map is work that is done
+    real = oracle.meter
+    monkeypatch.setattr(oracle, "meter", lambda *a, **k: bars.append(real(*a, **k)) or bars[-1])
+    for method in oracle.METHODS:
+        oracle.effects(model, data, method=method, folder=tmp_path / method)
+    oracle.effects(model, data, folder=tmp_path / "exact")
+    assert all(bar.n == bar.total > 0 for bar in bars)
+    assert bars[1].total > 2 * bars[0].total  # naive: the whole network for every map
+    assert bars[2].initial == bars[2].total  # nothing was measured again
 
 
 def test_some_maps_of_some_layers():

@@ -103,7 +103,8 @@ def _measure(way, network, images, labels, chosen, kept: Pieces, number: int, ba
     for layer, maps in chosen:
         if layer.name in found:
             done = len(images) * len(maps) * network.macs_per_map(layer)
-            bar.initial += done  # it says nothing about the time that the rest will take
+            if not bar.disable:
+                bar.initial += done  # it says nothing about the time that the rest will take
             bar.update(done)
             continue
         base = base or way.Base(network, images, labels)

@@ -45,7 +45,8 @@ class Network:
             self.stages.append(stage)
             self.macs.append(stage.weights * y[0, 0].numel())
             self.pair_bytes.append(max(x.numel(), y.numel()) * self.dtype.itemsize)
-            kept += x.numel() * self.dtype.itemsize + sum(tensor.nbytes for tensor in stage.keep(x, y, -y))
+            minus_y = -y.to(self.dtype)
+            kept += sum(tensor.nbytes for tensor in {minus_y, *stage.keep(x, y, minus_y)})
         self.images_at_once = max(1, memory_limit // (2 * kept))
         # While one stage works, the others may each hold a part that waits for more.
         self.part_bytes = memory_limit // (2 * len(self.stages))
