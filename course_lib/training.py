@@ -105,6 +105,16 @@ def fit_head(model: nn.Module, dataset: Dataset, *, epochs: float = 20, lr: floa
     A new output layer on trained layers starts here: the images pass through the network once, so it takes seconds,
     and fine-tuning afterwards does not have to pull good features about to please random weights.
     """
+    fit(head(model), head_inputs(model, dataset), epochs=epochs, lr=lr, seed=seed, label="output layer")
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """The output layer of a chain: its last linear layer."""
+    return [step.module for step in trace(model) if step.kind == "linear"][-1]
+
+
+def head_inputs(model: nn.Module, dataset: Dataset) -> TensorDataset:
+    """What arrives at the output layer for each un-augmented image, (N, features), with the labels (N,); on the CPU."""
     steps, device = trace(model), device_of(model)
     last = max(at for at, step in enumerate(steps) if step.kind == "linear")
     seen = []
@@ -114,8 +124,7 @@ def fit_head(model: nn.Module, dataset: Dataset, *, epochs: float = 20, lr: floa
             for step in steps[:last]:
                 x = step(x)
             seen.append((x.cpu().clone(), labels))
-    features = TensorDataset(torch.cat([x for x, _ in seen]), torch.cat([labels for _, labels in seen]))
-    fit(steps[last].module, features, epochs=epochs, lr=lr, seed=seed, label="output layer")
+    return TensorDataset(torch.cat([x for x, _ in seen]), torch.cat([labels for _, labels in seen]))
 
 
 def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = 256, workers: int = 0) -> Evaluation:

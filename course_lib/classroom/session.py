@@ -155,14 +155,20 @@ class Lab:
             models.save(self._fine_tuned(splits), kept, notes={"made from": key})
         return models.load(kept).to(self.device)
 
-    def _fine_tuned(self, splits: datasets.Splits) -> nn.Module:
+    def pretrained(self, splits: datasets.Splits) -> nn.Module:
+        """The network before it saw the data set: trained on something else, with an output layer that is not."""
         sizes, classes = self.profile, len(splits.classes)
         torch.manual_seed(self.seed)
         if sizes.trunk is not None:
-            model = models.fresh_head(models.vgg16(classes, compact=True, trunk=sizes.trunk), classes, self.seed)
+            model = models.vgg16(classes, compact=True, trunk=sizes.trunk)
         else:
-            model = models.fresh_head(models.trained(sizes.network), classes, self.seed)
-        training.fit_head(model.to(self.device), splits.train, seed=self.seed)
+            itself = (sizes.network, sizes.dataset) == ("vgg16-petals", "petals")
+            model = models.trained("vgg16-world" if itself else sizes.network)
+        return models.fresh_head(model, classes, self.seed).to(self.device)
+
+    def _fine_tuned(self, splits: datasets.Splits) -> nn.Module:
+        sizes, model = self.profile, self.pretrained(splits)
+        training.fit_head(model, splits.train, seed=self.seed)
         how = {"epochs": sizes.epochs, "lr": sizes.tuning_rate, "augment": True, "seed": self.seed}
         training.fit(model, splits.train, label=f"fine-tuning to {splits.name}", **how)
         return model

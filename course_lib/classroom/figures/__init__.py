@@ -10,6 +10,17 @@ from course_lib.classroom.figures.baselines import (
     mask_or_surgery,
     score_ranges,
 )
+from course_lib.classroom.figures.description_length import (
+    coin_precision,
+    label_codes,
+    polynomial_fit,
+    polynomial_lengths,
+    prequential,
+    price_of_a_parameter,
+    pruning_code,
+    total_lengths,
+    word_intervals,
+)
 from course_lib.classroom.figures.evidence import (
     evidence_by_degree,
     gate_widths,
@@ -43,7 +54,7 @@ from course_lib.classroom.figures.pruning import (
     shares,
     surviving_maps,
 )
-from course_lib.classroom.figures.style import layer_labels
+from course_lib.classroom.figures.style import layer_labels, title
 from course_lib.classroom.figures.taylor import (
     correlations,
     criterion_scatter,
@@ -77,6 +88,15 @@ from course_lib.classroom.figures.weight_sharing import (
 )
 
 __all__ = [
+    "coin_precision",
+    "label_codes",
+    "polynomial_fit",
+    "polynomial_lengths",
+    "prequential",
+    "price_of_a_parameter",
+    "pruning_code",
+    "total_lengths",
+    "word_intervals",
     "criteria_agree",
     "cut_by_threshold",
     "dying_maps",
@@ -104,6 +124,7 @@ __all__ = [
     "ranks_by_layer",
     "sorted_effects",
     "layer_labels",
+    "title",
     "contact_sheet",
     "feature_map_gallery",
     "cost_by_layer",
