@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("topics", nargs="*", choices=[[], *TOPICS], help="which comparisons; all if none is named")
     parser.add_argument("--trunk", type=Path, help="weights of VGG-16's convolutions; initial ones if not given")
-    parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="Flowers-102, for topic sampling")
+    parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="Flowers-102, for sampling and criteria")
     parser.add_argument("--save", action="store_true", help="record in data/results/benchmark_<topic>.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)

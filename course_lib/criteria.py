@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from course_lib import derivatives, loss
 from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place
@@ -148,8 +147,10 @@ def mutual_information(maps: Maps) -> Tensor:
     if "edges" not in maps.memory:
         octiles = torch.linspace(0, 1, BINS + 1, device=x.device)[1:-1]
         maps.memory["edges"] = torch.quantile(x, octiles, dim=1).T.contiguous()  # (C, bins - 1)
-    bins = F.one_hot(torch.searchsorted(maps.memory["edges"], x), BINS).float()
-    return torch.einsum("cnb,ny->cby", bins, F.one_hot(maps.labels, maps.classes).float())[None]
+    bins = torch.searchsorted(maps.memory["edges"], x)
+    joint = torch.zeros(len(x), BINS * maps.classes, device=x.device)
+    joint.scatter_add_(1, bins * maps.classes + maps.labels, torch.ones_like(x))
+    return joint.view(1, len(x), BINS, maps.classes)
 
 
 @register("obd", needs="curvature")

@@ -60,7 +60,7 @@ def by_gates(gradient: Tensor, z: Tensor) -> Tensor:
 
     A gate multiplies all positions of its map z, so the chain rule adds them up: the sum over positions of dO/dz z.
     """
-    return (gradient * z).flatten(2).sum(2)
+    return (gradient * z).sum(tuple(range(2, z.dim())))
 
 
 def most_probable(logits: Tensor, classes: int, labels: Tensor | None = None) -> Tensor:
