@@ -1,4 +1,4 @@
-"""The results section of the README and its figure, made from the recorded runs."""
+"""The results and performance sections of the README and their figure, made from the recorded runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,21 @@ from course_lib.classroom import results, session
 from course_lib.classroom.figures.pruning import near_half, pruning_curves
 from course_lib.classroom.figures.style import title
 
-BEGIN, END = "<!-- results: made by python -m course_lib.classroom.report -->", "<!-- end of results -->"
+MADE = "made by python -m course_lib.classroom.report"
+TOPICS = {
+    "oracle": "The exact oracle",
+    "sampling": "The oracle from a sample of its evaluations",
+    "criteria": "All criteria in one pass",
+    "surgery": "Surgery",
+    "latency": "Realised against arithmetic speed-up",
+    "loop": "A step of the pruning loop, as shares of its CPU time",
+    "start": "Before any learning",
+}
+WORDS = {"spearman_all": "Spearman, all", "spearman_mean_of_layers": "Spearman, mean of layers"}
 
 
-def section() -> str:
-    """The section as Markdown, read from `data/results`."""
+def results_section() -> str:
+    """What was found, as Markdown, read from `data/results`."""
     petals, photographs = results.read("petals_criteria"), results.read("flowers102_criteria")
     return "\n\n".join(
         [
@@ -28,6 +38,32 @@ def section() -> str:
             curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
         ]
     )
+
+
+def performance_section() -> str:
+    """What `make bench` measured, as Markdown: one table for each topic that was recorded."""
+    folder, parts = paths.data_dir() / "results", []
+    for topic, heading in TOPICS.items():
+        if (folder / f"benchmark_{topic}.csv").exists():
+            table = results.read(f"benchmark_{topic}")
+            parts.append(f"**{heading}** (`{table.command.iloc[0]}`)")
+            parts.append(benchmark(table.drop(columns=results.ORIGIN)))
+    return "\n\n".join(parts)
+
+
+def benchmark(table: pd.DataFrame) -> str:
+    """A recorded benchmark without its seconds, which another machine would not repeat."""
+    shown = table.drop(columns=[name for name in table if name.endswith("seconds")])
+    head = [WORDS.get(name, name.replace("_", " ")) for name in shown]
+    return _table(head, [[_cell(name, value) for name, value in row.items()] for _, row in shown.iterrows()])
+
+
+def _cell(column: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return ""
+    return f"{value:.1e}" if "error" in column else f"{value:,.4g}"
 
 
 def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
@@ -76,14 +112,17 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def insert(readme: str) -> str:
-    """The README's text with the section between its two marks made anew."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{section()}\n\n{END}{after}"
+    """The README's text with each section between its two marks made anew."""
+    for name, section in (("results", results_section), ("performance", performance_section)):
+        begin, end = f"<!-- {name}: {MADE} -->", f"<!-- end of {name} -->"
+        before, _, rest = readme.partition(begin)
+        _, _, after = rest.partition(end)
+        readme = f"{before}{begin}\n\n{section()}\n\n{end}{after}"
+    return readme
 
 
 def main() -> None:
-    """Rewrite the section in README.md, and its figure."""
+    """Rewrite the sections in README.md, and their figure."""
     path = Path(paths.data_dir()).parent / "README.md"
     session.figure_style()
     figure = pruning_curves(results.read("petals_pruning"), heading="VGG-16 on petals: mean and range over three seeds")

@@ -19,6 +19,10 @@ from course_lib import paths
 from course_lib.names import unknown
 
 
+#: Columns that `record` adds: how a row was made.
+ORIGIN = ["command", "seed", "python", "torch", "course_lib", "machine", "date"]
+
+
 def record(rows: Iterable[Mapping] | pd.DataFrame, path: str | Path, *, command: str, seed: int | None) -> Path:
     """Write rows to a CSV, together with how they were made; whole or not at all. Returns the path.
 
