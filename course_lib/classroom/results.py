@@ -18,7 +18,6 @@ import course_lib
 from course_lib import paths
 from course_lib.names import unknown
 
-
 #: Columns that `record` adds: how a row was made.
 ORIGIN = ["command", "seed", "python", "torch", "course_lib", "machine", "date"]
 
