@@ -89,4 +89,4 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
                 "error / least": best.test_error / part.test_error.min(),
                 "Spearman": stats.spearmanr(part[column], -part.test_error).statistic,
             }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.astype({"asks for": int})

@@ -123,7 +123,7 @@ def log_prior(weights: np.ndarray, alpha: float | np.ndarray) -> float:
 
 
 def laplace(best_fit: float, log_prior: float, precision: np.ndarray) -> Evidence:
-    """The evidence of a posterior that is Gaussian about its peak, exactly or nearly (MacKay 1992, section 2.3).
+    """The evidence of a posterior that is Gaussian about its peak, exactly or nearly (MacKay 1992, section 2).
 
     log P(D|H) = log P(D|w_MP) + [log P(w_MP) + k/2 log 2 pi - 1/2 log det A]; the bracket is the Occam factor.
 
@@ -207,7 +207,8 @@ def gain(mean: np.ndarray, variance: np.ndarray, alpha: float | np.ndarray) -> n
     """Log evidence with a weight minus without it, for one weight at a time, alpha and beta held: nats.
 
     Savage and Dickey's ratio, log p(w = 0) - log p(w = 0 | D) = mean^2 / (2 variance) + log(alpha variance) / 2: the
-    saliency of the optimal brain surgeon, minus an Occam factor. Exact for a Gaussian posterior.
+    saliency of the optimal brain surgeon, plus the logarithm of an Occam factor, never positive. Exact for a Gaussian
+    posterior.
 
     Args:
         mean, variance: of each weight after the data; variances are the diagonal of the inverse of A.

@@ -129,7 +129,7 @@ def relevance(noise: float = 0.5, irrelevant: int = 4, seed: int = 0) -> Figure:
     figure.subplots_adjust(left=0.075, right=0.985, bottom=0.14, top=0.85, wspace=0.06)
     names = ("one α for all", "an α for every input")
     for axes, own, paint, name in zip(panels, (False, True), (ONE, OWN), names, strict=True):
-        found = evidence.fixed_point(x, targets, inputs if own else None, tolerance=1e-3, steps=200)
+        found = evidence.fixed_point(x, targets, inputs if own else None, tolerance=1e-3, steps=100)
         size = np.sqrt(np.bincount(inputs, found.weights.mean**2))
         gone = np.bincount(inputs, found.alpha > evidence.GONE) > 0
         axes.bar(np.arange(len(size)), size, color=[paint] * 3 + ["0.6"] * irrelevant)
@@ -238,7 +238,7 @@ def gate_widths(curvature: dict[str, np.ndarray], images: int = 5000, alpha: flo
     frame = {"left": 0.085, "right": 0.985, "bottom": 0.15, "top": 0.89, "wspace": 0.22}
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6), layout="none", gridspec_kw=frame)
     h = np.concatenate(list(curvature.values()))
-    left.plot(h, (images * h + alpha) ** -0.5, "D", color=OCCAM, ms=5, alpha=0.5)
+    left.plot(h, (images * h + alpha) ** -0.5, ".", color=OCCAM, ms=8)
     left.axvline(1 / images, color=TRUTH, lw=2, ls="--", label="N h = 1")
     left.axhline(alpha**-0.5, color=ONE, lw=2, ls=":", label="before the data")
     left.set(xscale="log", yscale="log", xlabel="OBD's h: curvature by the gate", ylabel="σ of the gate after N images")
