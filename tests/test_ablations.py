@@ -119,9 +119,10 @@ def test_arithmetic_by_hand():
     linear, last = 28 * 9, 9 * 4
     whole = first + second + third + linear + last
     found = ablations.arithmetic(model, (3, 8, 8))
-    assert found.naive.tolist() == [5 * whole, 6 * whole, 7 * whole]
-    assert found.exact["0"] == pytest.approx(whole + second + 5 * (third + linear + last))
-    assert found.exact["5"] == pytest.approx(whole + linear + 7 * last)
+    assert found.naive.tolist() == [whole, 5 * whole, 6 * whole, 7 * whole]
+    assert found.exact["all gates open"] == whole
+    assert found.exact["0"] == pytest.approx(second + 5 * (third + linear + last))
+    assert found.exact["5"] == pytest.approx(linear + 7 * last)
 
 
 def test_agreement_is_spearmans_and_finds_what_is_there():

@@ -79,6 +79,23 @@ def test_a_budget_is_for_the_exact_oracle_only(splits, network, capsys):
     assert "leave out --method naive" in capsys.readouterr().err
 
 
+def test_oracle_in_bfloat16_goes_on_where_it_was_killed(splits, network, tmp_path, monkeypatch, capsys):
+    arguments = ["oracle", "--model", network, "--examples", "6", "--layers", "features.0", "features.2"]
+    arguments += ["--dtype", "bfloat16", "--folder", str(tmp_path / "kept"), "--out", str(tmp_path / "oracle.csv")]
+    assert main(arguments) == 0
+    table = pd.read_csv(tmp_path / "oracle.csv")
+    batches = datasets.batches(splits[0].train, 6, seed=0)
+    truth = oracle.ablate(models.load(network), batches, ["features.0"], dtype=torch.bfloat16, progress=False)
+    assert list(table[table["layer"] == "features.0"]["change"]) == pytest.approx(truth["features.0"].tolist())
+    monkeypatch.setattr(oracle.exact.Base, "changes", None)  # nothing is measured a second time
+    assert main(arguments) == 0
+    assert list(pd.read_csv(tmp_path / "oracle.csv")["change"]) == list(table["change"])
+    assert main([*arguments, "--dtype", "float32"]) == 2
+    assert "another run of the oracle: it differs in dtype" in capsys.readouterr().err
+    assert main([*arguments, "--budget", "0.5"]) == 2
+    assert "leave out --folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -180,14 +180,14 @@ def race(model: nn.Module, batch: tuple[Tensor, Tensor], maps: Mapping[str, list
 
 
 def arithmetic(model: nn.Module, image_shape: tuple[int, ...]) -> pd.DataFrame:
-    """MACs of the whole oracle for one image, layer by layer: `naive`, and `exact` as `oracle.effects` does it."""
-    chain, macs = Chain(model), cost.macs_per_layer(model, image_shape)
-    everything, rows = sum(macs.values()), {}
+    """MACs of the whole oracle for one image, `naive` and `exact`: one forward pass, and the maps of each layer."""
+    chain, whole = Chain(model), cost.macs(model, image_shape)
+    image = torch.zeros(1, *image_shape, dtype=next(model.parameters()).dtype, device=device_of(model))
+    with evaluating(model), torch.inference_mode():
+        network = oracle.exact.Network(chain, image)
+    rows = {"all gates open": {"naive": whole, "exact": whole}}
     for name, layer in chain.layers.items():
-        reader = chain.steps[layer.reader_at].name
-        behind = sum(macs.get(step.name, 0) for step in chain.steps[layer.reader_at + 1 :])
-        each = macs[reader] / layer.channels + behind
-        rows[name] = {"naive": layer.channels * everything, "exact": everything + layer.channels * each}
+        rows[name] = {"naive": layer.channels * whole, "exact": layer.channels * network.macs_per_map(layer)}
     return pd.DataFrame(rows).T
 
 

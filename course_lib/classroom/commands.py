@@ -17,6 +17,8 @@ from course_lib.classroom import results
 from course_lib.criteria import CRITERIA
 from course_lib.datasets import Splits
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def _plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
     """A command whose expected errors are one sentence and exit code 2, not a traceback."""
@@ -72,6 +74,8 @@ def measure_oracle(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", nargs="+", metavar="NAME", help="names of layers (all)")
     parser.add_argument("--method", default="exact", choices=oracle.METHODS)
     parser.add_argument("--budget", type=float, metavar="SHARE", help="measure only this share, with error bars")
+    parser.add_argument("--dtype", choices=DTYPES, help="of what changes; bfloat16 is fast where the processor has it")
+    parser.add_argument("--folder", type=Path, help="keep what is measured there: the same command again goes on")
     parser.add_argument("--out", type=Path, default=Path("build/oracle.csv"), help="table to write (%(default)s)")
     options = parser.parse_args(argv)
     model, splits = _network_and_data(options)
@@ -87,14 +91,18 @@ def measure_oracle(argv: list[str] | None = None) -> None:
 
 
 def _measured(model: nn.Module, batches, options: argparse.Namespace) -> dict[str, dict[str, torch.Tensor]]:
-    effects = oracle.effects(model, batches, options.layers, options.method)
+    dtype = DTYPES.get(options.dtype)
+    effects = oracle.effects(model, batches, options.layers, options.method, dtype=dtype, folder=options.folder)
     return {name: {"change": e.mean(0), "standard_error": e.std(0) / len(e) ** 0.5} for name, e in effects.items()}
 
 
 def _estimated(model: nn.Module, batches, options: argparse.Namespace) -> dict[str, dict[str, torch.Tensor]]:
     if options.method == "naive":
         raise ValueError("--budget measures part of the exact oracle: leave out --method naive, or leave out --budget.")
-    found = oracle.estimate(model, batches, options.budget, layers=options.layers, seed=options.seed)
+    if options.folder is not None:
+        raise ValueError("--folder keeps the exact oracle, layer by layer: leave out --budget, or leave out --folder.")
+    dtype = DTYPES.get(options.dtype)
+    found = oracle.estimate(model, batches, options.budget, layers=options.layers, seed=options.seed, dtype=dtype)
     sides = {"change": found.scores, "sampling_error": found.standard_error, "low": found.low, "high": found.high}
     return {name: {heading: side[name] for heading, side in sides.items()} for name in found.scores}
 
