@@ -112,13 +112,13 @@ def lowest(scores: Scores, n: int, *, keep_at_least: int = 1, round_to: int = 1)
     """
     _refuse_impossible(scores, n, keep_at_least, round_to)
     values = {name: s.double().tolist() for name, s in scores.items()}
-    groups = [(name, maps) for name in scores for maps in _groups(values[name], keep_at_least, round_to)]
-    groups.sort(key=lambda group: fmean(values[group[0]][at] for at in group[1]))
+    groups = {name: _groups(values[name], keep_at_least, round_to) for name in scores}
+    turns = [(fmean(values[name][at] for at in maps), name) for name in scores for maps in groups[name]]
     plan: dict[str, list[int]] = {name: [] for name in scores}
-    for name, maps in groups:
+    for _, name in sorted(turns, key=lambda turn: turn[0]):
         if sum(map(len, plan.values())) >= n:
             break
-        plan[name] += maps
+        plan[name] += groups[name].pop(0)  # in a layer's own order, however the means of equal scores are rounded
     return {name: torch.tensor(sorted(maps)) for name, maps in plan.items() if maps}
 
 

@@ -186,6 +186,13 @@ def test_rounding_by_hand():
         lowest(scores, 3, round_to=0)
 
 
+@pytest.mark.parametrize("value", [1.0, 0.1])  # the mean of three 0.1 is above 0.1
+def test_rounding_with_ties(value):
+    scores = {"a": torch.full((11,), value, dtype=torch.float64)}
+    assert as_lists(lowest(scores, 1, round_to=4)) == {"a": [0, 1, 2]}
+    assert as_lists(lowest(scores, 4, round_to=4)) == {"a": [0, 1, 2, 3, 4, 5, 6]}
+
+
 @given(st.data())
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_rounded_counts_are_multiples_and_nearly_n(data):
