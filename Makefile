@@ -44,5 +44,5 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=python3.12 ...")'
 	@echo "Setting up .venv; the first time PyTorch is downloaded, which takes a few minutes."
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare]'
+	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare,export]'
 	@touch $@

@@ -13,7 +13,17 @@ REPOSITORY = "https://github.com/OWNER/REPO"
 
 _MODULES = {
     *("classroom", "cost", "criteria", "datasets", "feature_maps", "models", "names", "oracle", "paths", "petals"),
-    *("derivatives", "progress", "pruning", "ranking", "surgery", "training", "weight_code", "weight_sharing"),
+    *(
+        "derivatives",
+        "export",
+        "progress",
+        "pruning",
+        "ranking",
+        "surgery",
+        "training",
+        "weight_code",
+        "weight_sharing",
+    ),
 }
 _FUNCTIONS = {
     "start": "course_lib.classroom.session",

@@ -6,7 +6,9 @@ Taught in: notebooks/09_prune_vgg16.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -74,24 +76,33 @@ def mflops_per_map(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, 
 
 
 def latency(
-    model: nn.Module, image_shape: tuple[int, ...], *, batch_size: int = 16, threads: int = 1, seconds: float = 1.0
+    model: Callable[[Tensor], Tensor],
+    image_shape: tuple[int, ...],
+    *,
+    batch_size: int = 16,
+    threads: int = 1,
+    seconds: float = 1.0,
 ) -> Latency:
     """Time of one forward pass of a batch, measured after a warm-up for about `seconds`, with so many threads.
 
-    Channels-last memory, in which convolutions are fastest on a CPU.
+    A network runs in channels-last memory, in which convolutions are fastest on a CPU. Any other function of images,
+    such as `export.load` returns, runs as it is and with threads of its own; say in `threads` how many those are.
     """
     # A slow import, and one that complains where it finds a CUDA compiler but no GPU: hence here, and in silence.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 
-    device = device_of(model)
-    macs(model, image_shape)  # it says in words if the images do not fit
-    images = torch.rand(batch_size, *image_shape, device=device, dtype=next(model.parameters()).dtype)
-    if images.dim() == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-        model = copy_with(model, {}).to(memory_format=torch.channels_last)
-    timer = Timer("model(images)", globals={"model": model, "images": images}, num_threads=threads)
-    with evaluating(model), torch.inference_mode():
+    images = torch.rand(batch_size, *image_shape)
+    with contextlib.ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            macs(model, image_shape)  # it says in words if the images do not fit
+            images = images.to(device_of(model), next(model.parameters()).dtype)
+            if images.dim() == 4:
+                images = images.contiguous(memory_format=torch.channels_last)
+                model = copy_with(model, {}).to(memory_format=torch.channels_last)
+            stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode())
+        timer = Timer("model(images)", globals={"model": model, "images": images}, num_threads=threads)
         timer.timeit(2)  # warm-up: the first passes choose kernels and touch new memory
         measured = timer.blocked_autorange(min_run_time=seconds)
     return Latency(measured.median * 1e3, measured.iqr * 1e3, batch_size, threads)

@@ -120,6 +120,15 @@ def test_latency_of_videos():
     assert all(module.training for module in model.modules())
 
 
+def test_latency_of_any_function():
+    seen = []
+    found = cost.latency(lambda images: seen.append(images), (1, 28, 28), batch_size=3, threads=2, seconds=0.01)
+    assert (found.batch_size, found.threads) == (3, 2) and found.median_ms > 0
+    assert {(tuple(images.shape), images.dtype, images.is_contiguous()) for images in seen} == {
+        ((3, 1, 28, 28), torch.float32, True)
+    }
+
+
 def test_latency_of_images_that_do_not_fit():
     with pytest.raises(ValueError, match="do not fit layer '0'"):
         cost.latency(small_vgg(), (1, 8, 8), seconds=0.01)
