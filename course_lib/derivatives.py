@@ -51,8 +51,8 @@ def walk_back(
             torch.autograd.grad(above, z, gradient, retain_graph=number < len(gradients))[0]  # the last one frees it
             for number, gradient in enumerate(gradients, start=1)
         ]
-        yield name, z.detach(), gradients
         above = z
+        yield name, z.detach(), gradients
 
 
 def by_gates(gradient: Tensor, z: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from networks import CASES, batches, small_vgg
 from scipy import stats
 from sklearn.metrics import mutual_info_score
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib import criteria
@@ -100,6 +101,15 @@ def test_activation_criteria(model, data):
         deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
         assert found["activation_std"]["3"][c].item() == pytest.approx(deviation)
         assert found["apoz"]["3"][c].item() == sum(v > 0 for v in values) / len(values)
+
+
+def test_apoz_counts_positives_where_maps_can_be_negative(data):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 5, 3), nn.LeakyReLU(), nn.Flatten(), nn.Linear(5 * 36, 4)]
+    model = nn.Sequential(*layers).double()
+    z = torch.cat([model[:2](images) for images, _ in data])
+    assert (z < 0).any()
+    assert torch.allclose(criteria.score(model, data, "apoz")["apoz"]["0"], (z > 0).double().mean((0, 2, 3)))
 
 
 def test_weight_criteria_need_no_data(model):
@@ -216,6 +226,12 @@ def test_every_criterion_runs_on_every_kind_of_network(case):
             assert scores[name].shape == (layer.channels,)
             assert scores[name].dtype == torch.float64
             assert torch.isfinite(scores[name]).all()
+
+
+def test_a_criterion_does_not_depend_on_its_company(model, data):
+    together = criteria.score(model, data, list(criteria.CRITERIA), draws=2, classes=1)
+    for name in NINE - {"obd", "random"}:  # these two share one source of random numbers
+        assert torch.equal(criteria.score(model, data, name)[name]["3"], together[name]["3"])
 
 
 def test_batches_may_be_cut_anywhere(model, data):

@@ -1,5 +1,7 @@
 """Derivatives by gates, against torch.autograd.functional one example and one layer at a time."""
 
+import weakref
+
 import pytest
 import torch
 from networks import CASES, batches, small_vgg
@@ -86,3 +88,16 @@ def test_a_walk_gives_the_gradients_of_a_plain_backward_pass():
         assert z.equal(taps[name]) and list(taps)[-at] == name
         assert all(torch.equal(found, right[-at]) for found, right in zip(gradients, plain, strict=True))
     assert at == 3
+
+
+def test_a_walk_frees_what_lies_behind_it():
+    model, images = small_vgg(), batches(3, 8, 8)[0][0]
+    chain = Chain(model)
+    logits, taps = derivatives.run(chain, images, chain.layers)
+    maps, gradients_seen = [weakref.ref(z) for z in reversed(taps.values())], []
+    for at, (_, _, gradients) in enumerate(derivatives.walk_back(logits, [torch.ones_like(logits)] * 2, taps)):
+        assert all(ref() is None for ref in [*maps[:at], *gradients_seen])
+        gradients_seen += [weakref.ref(gradient) for gradient in gradients]
+    assert at == 2 and not taps
+    with pytest.raises(RuntimeError, match="second time"):
+        logits.sum().backward()
