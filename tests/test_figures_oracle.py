@@ -139,3 +139,20 @@ def test_agreement_draws_the_median(measured, layers):
     rows = found[(found.against == "another n") & ~found.absolute & (found.layers == layers.split()[0])]
     assert line.get_ydata().tolist() == pytest.approx(rows.groupby("images").spearman.median().tolist())
     assert line.get_xdata().tolist() == [8, 16] and rendered(figure)
+
+
+def test_estimated_maps_are_marked_where_the_interval_misses():
+    truth = {"a": torch.tensor([0.5, 0.1, -0.2, torch.nan]), "b": torch.tensor([0.1])}
+    truth = {name: t.double() for name, t in truth.items()}
+    scores = {"a": truth["a"] + torch.tensor([0.01, 0.3, 0.0, torch.nan]), "b": truth["b"]}
+    errors = {name: torch.full_like(s, 0.1) for name, s in scores.items()}
+    estimate = oracle.Estimate(scores, errors, 0.95, 10, 0.1)
+    figure = figures.estimated(estimate, truth, "conv1")
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["interval holds the exact value: 2", "interval does not: 1", "equal"]
+    bars, missed = (c.get_segments() for c in figure.axes[0].collections[::2])
+    assert [len(bars), len(missed)] == [2, 1]
+    assert np.allclose(missed[0], [[0.1, 0.4 - 0.196], [0.1, 0.4 + 0.196]], atol=1e-3)
+    assert figure.axes[0].get_title() == "conv1: 10% of the evaluations"
+    assert ablations.coverage(estimate, truth) == 0.75
+    assert rendered(figure)

@@ -237,6 +237,13 @@ def _spearman_rows(a: np.ndarray, b: np.ndarray, cuts: Sequence[int]) -> np.ndar
     return np.nanmean(blocks, axis=0)
 
 
+def coverage(estimate: oracle.Estimate, truth: Scores) -> float:
+    """Share of the maps measured whose interval holds the exact change, which `truth` knows on the same pictures."""
+    sides = [torch.cat(list(side.values())) for side in (estimate.low, truth, estimate.high)]
+    low, exact, high = (side[~sides[1].isnan()] for side in sides)
+    return float(((low <= exact) & (exact <= high)).double().mean())
+
+
 def from_table(recorded: pd.DataFrame, like: Scores) -> Scores:
     """A recorded oracle table as {layer: (C,)}, NaN for a map that is not in it; `like` has layers and sizes."""
     found = {name: torch.full((e.shape[-1],), torch.nan, dtype=torch.float64) for name, e in like.items()}

@@ -16,6 +16,7 @@ from course_lib.classroom import ablations
 from course_lib.classroom.figures.style import colour, layer_labels
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Scores
+from course_lib.oracle import Estimate
 
 OPEN, POOLED, CLOSED = (seaborn.color_palette("colorblind")[i] for i in (0, 2, 3))
 RANKINGS = {"oracle-abs": (0.0, 0.0, 0.0), "oracle-loss": CLOSED, "random": colour("random")}
@@ -218,6 +219,28 @@ def halves(effects: Scores, share: float = 0.05) -> Figure:
     axes.set(xlabel="change of loss, nats\nfirst half of the pictures", ylabel="other half")
     axes.set_title("Who lowers the loss here need not lower it there")
     axes.legend(loc="lower right", fontsize="small")
+    return figure
+
+
+def estimated(estimate: Estimate, truth: Scores, layer: str = "conv1_1") -> Figure:
+    """The sampled oracle of one layer's maps, with its intervals, against the exact one; those that miss are marked.
+
+    `truth`: {layer: (C,)} of the exact oracle on the same pictures. `layer`: a label as `layer_labels` gives it.
+    """
+    name = dict(zip(layer_labels(list(truth)), truth, strict=True))[layer]
+    exact, found = truth[name].numpy(), estimate.scores[name].numpy()
+    low, high = estimate.low[name].numpy(), estimate.high[name].numpy()
+    holds, misses = (low <= exact) & (exact <= high), (exact < low) | (exact > high)
+    figure, axes = plt.subplots(figsize=(9, 6.5))
+    for side, paint, label in ((holds, OPEN, "holds the exact value"), (misses, CLOSED, "does not")):
+        axes.vlines(exact[side], low[side], high[side], color=paint, lw=2)
+        axes.scatter(exact[side], found[side], s=26, color=paint, label=f"interval {label}: {side.sum()}")
+    ends = np.nanmin(low), np.nanmax(high)
+    axes.plot(ends, ends, color="black", lw=1.5, label="equal")
+    _both_signs(axes, max(1e-7, float(np.nanquantile(np.abs(exact), 0.1))))
+    axes.set(xlabel="exact change of loss, nats", ylabel=f"estimate, with {estimate.confidence:.0%} interval")
+    axes.set_title(f"{layer}: {estimate.share:.0%} of the evaluations")
+    axes.legend(loc="upper left", fontsize="small")
     return figure
 
 
