@@ -14,6 +14,7 @@ from course_lib.oracle.asked import choose
 
 SHARES = (0.05, 0.1, 0.2)
 SEEDS = 20
+ROUNDING = 1e-12  # nats
 IMAGES, BIG_IMAGES = 640, 256
 
 
@@ -84,6 +85,11 @@ def once(effects: Scores, guesses: dict, share: float, seed: int) -> oracle.Esti
         scores[name] = guess.double().mean(0) + rest
         evaluations += int(drawn.sum())
     return oracle.Estimate(scores, errors, 0.95, evaluations, evaluations / sum(e.numel() for e in effects.values()))
+
+
+def holds(one: oracle.Estimate, truth: Scores, name: str) -> torch.Tensor:
+    """(C,) whether the interval has the exact value in it; a point where all was measured has, up to rounding."""
+    return (one.low[name] - ROUNDING <= truth[name]) & (truth[name] <= one.high[name] + ROUNDING)
 
 
 def against_naive(model: torch.nn.Module, batches: list) -> list[dict]:
