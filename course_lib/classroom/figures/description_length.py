@@ -53,16 +53,15 @@ def coin_precision(labels: int = 1000, share_of_ones: float = 0.3) -> Figure:
     steps = np.geomspace(1 / 512, 1 / 2, 100)
     law, digits = theory.precision_bits(steps, labels, information), np.log2(1 / steps)
     figure, axes = plt.subplots(figsize=(10, 5.5), layout="none", gridspec_kw={"left": 0.1, "bottom": 0.14, "top": 0.9})
-    axes.plot(steps, digits, color=MODEL, lw=3, label="to tell the parameter: log2(1/step)")
-    axes.plot(steps, law - digits, color=DATA, lw=3, label="for rounding it: n I step² / (24 ln 2)")
-    axes.plot(steps, law, color=TOTAL, lw=3, label="sum")
-    axes.plot(1 / cells, np.log2(cells) + rounding, "o", color=TOTAL, ms=6, label="measured two-part codes")
+    axes.plot(np.log2(steps), digits, color=MODEL, lw=3, label="to tell the parameter: log2(1/step)")
+    axes.plot(np.log2(steps), law - digits, color=DATA, lw=3, label="for rounding it: n I step² / (24 ln 2)")
+    axes.plot(np.log2(steps), law, color=TOTAL, lw=3, label="sum")
+    axes.plot(-np.log2(cells), np.log2(cells) + rounding, "o", color=TOTAL, ms=6, label="measured two-part codes")
     best = theory.best_step(labels, information)
-    axes.axvline(best, color=NEUTRAL, ls="--", lw=2)
-    axes.set(xscale="log", xlim=(1 / 600, 0.6), ylim=(0, 16), xlabel="step of the parameter", ylabel="bits")
-    ticks = [1 / 512, 1 / 128, 1 / 32, 1 / 8, 1 / 2]
-    axes.set_xticks(ticks, [f"1/{round(1 / tick)}" for tick in ticks])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.axvline(np.log2(best), color=NEUTRAL, ls="--", lw=2)
+    # A logarithmic axis by hand: matplotlib's own, with its minor ticks, takes too long for a slider.
+    axes.set(xlim=(-9.2, -0.8), ylim=(0, 16), xlabel="step of the parameter", ylabel="bits", yticks=range(0, 17, 4))
+    axes.set_xticks([-9, -7, -5, -3, -1], ["1/512", "1/128", "1/32", "1/8", "1/2"])
     axes.set_title(f"{labels:,} labels, {share_of_ones:.0%} ones: the best step is about 1/{1 / best:.0f}")
     axes.legend(frameon=True, fontsize="small", loc="upper center", framealpha=0.9)
     return figure
@@ -124,13 +123,15 @@ def polynomial_fit(x: np.ndarray, y: np.ndarray, resolution: float, degree: int,
     left.set(xlabel="x", ylabel="y", ylim=(y.min() - margin, y.max() + margin))
     left.set_title(f"Degree {degree}, {precision} binary digits: {told.bits:.0f} bits")
     parts = np.array([[code.parameter_bits, code.data_bits] for code in lengths])
-    right.bar(range(13), parts[:, 0], color=MODEL, label="parameters")
-    right.bar(range(13), parts[:, 1], bottom=parts[:, 0], color=DATA, alpha=0.6, label="data, given them")
+    right.stackplot(
+        range(13), *parts.T, colors=(MODEL, DATA), labels=("parameters", "data, given them"), alpha=0.8, step="mid"
+    )
     right.plot(degree, parts[degree].sum() + 8, "v", color=TOTAL, ms=12)
     right.set(xlabel="degree", ylabel="bits", ylim=(0, 1.45 * parts.sum(1).max()), xticks=range(0, 13, 2))
     right.set_title(f"Least at degree {parts.sum(1).argmin()}")
     right.legend(frameon=False, fontsize="small", loc="upper right", ncols=2)
-    right.grid(axis="x", visible=False)
+    left.locator_params(nbins=5)
+    right.locator_params(axis="y", nbins=5)
     return figure
 
 
@@ -201,7 +202,7 @@ def pruning_code(tables: Mapping[str, pd.DataFrame], uniform: float, run: str, p
     chosen = tables[run]
     table = chosen[chosen.precision == precision].sort_values("share")
     frame = {"left": 0.12, "right": 0.97, "bottom": 0.12, "top": 0.92, "hspace": 0.12, "height_ratios": (3, 2)}
-    figure, (top, low) = plt.subplots(2, 1, figsize=(10.5, 7), sharex=True, layout="none", gridspec_kw=frame)
+    figure, (top, low) = plt.subplots(2, 1, figsize=(10, 6.5), sharex=True, layout="none", gridspec_kw=frame)
     parts = {"which maps": table.get("mask_bits", 0 * table.share), "weights": table.model_bits}
     parts |= {"labels, given the network": table.label_bits}
     top.stackplot(table.share, *(part / 1000 for part in parts.values()), colors=(MASK, MODEL, DATA), labels=parts)
@@ -215,6 +216,8 @@ def pruning_code(tables: Mapping[str, pd.DataFrame], uniform: float, run: str, p
     low.plot(table.share, table.test_error, "o-", color=TOTAL, lw=3)
     low.axvline(table.share[best], color=NEUTRAL, ls="--", lw=2)
     low.set(ylabel="test error", xlabel="share of the feature maps left", xlim=(1, 0), ylim=(0, 1))
+    low.set(yticks=[0, 0.5, 1], xticks=[1, 0.75, 0.5, 0.25, 0])
+    top.locator_params(axis="y", nbins=4)
     for axis in (low.xaxis, low.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
