@@ -24,6 +24,7 @@ class Exercise(NamedTuple):
     inputs: Callable[[torch.Generator], Iterable[tuple]]
     mistakes: Mapping[str, Callable]
     shows: tuple[object, ...]
+    problem: Callable[[Callable, list[tuple]], str | None] | None = None
 
 
 class Verdict(NamedTuple):
@@ -37,7 +38,13 @@ EXERCISES: dict[str, Exercise] = {}
 
 
 def add(
-    name: str, reference: Callable, *, inputs: Callable, mistakes: Mapping[str, Callable], shows: tuple = ()
+    name: str,
+    reference: Callable,
+    *,
+    inputs: Callable,
+    mistakes: Mapping[str, Callable],
+    shows: tuple = (),
+    problem: Callable[[Callable, list[tuple]], str | None] | None = None,
 ) -> None:
     """Add an exercise.
 
@@ -46,8 +53,10 @@ def add(
         inputs: generator of random numbers -> argument tuples, of several sizes, ones among them.
         mistakes: what a typical mistake is, said to the student ("you ..."), -> a function that makes it.
         shows: functions or classes whose source is the solution; the reference if not given.
+        problem: for an exercise with many right answers: (function, inputs) -> what is wrong with it, or None. The
+            reference is then one right answer among many, and nothing is compared with it.
     """
-    EXERCISES[name] = Exercise(reference, inputs, mistakes, shows or (reference,))
+    EXERCISES[name] = Exercise(reference, inputs, mistakes, shows or (reference,), problem)
 
 
 def find(name: str) -> Exercise:
@@ -66,7 +75,6 @@ def judge(name: str, function: Callable, seed: int = 0) -> Verdict:
     """The verdict on a student's function. Every call gets its own copy of the inputs, so it may change them."""
     exercise = find(name)
     cases = list(exercise.inputs(torch.Generator().manual_seed(seed)))
-    expected = [_run(exercise.reference, case) for case in cases]
     answers = []
     for case in cases:
         try:
@@ -77,6 +85,12 @@ def judge(name: str, function: Callable, seed: int = 0) -> Verdict:
             return Verdict("raised", f"Your function raised {_where(error, function)}, on {describe(case)}.")
         if answers[-1] is None or answers[-1] is ...:
             return Verdict("not started", "Not started yet: your function returns nothing.")
+    if exercise.problem:
+        sentence = exercise.problem(function, copy.deepcopy(cases))
+        if sentence:
+            return Verdict("mistake", f"Not yet: {sentence}.")
+        return Verdict("right", f"Right: nothing wrong with it on {len(cases)} random inputs. What is it worth?")
+    expected = [_run(exercise.reference, case) for case in cases]
     problems = [_compare(yours, right) for yours, right in zip(answers, expected, strict=True)]
     if not any(problems):
         return Verdict("right", f"Right: the same as the library's on {len(cases)} random inputs.")

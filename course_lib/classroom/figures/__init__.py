@@ -10,6 +10,17 @@ from course_lib.classroom.figures.baselines import (
     mask_or_surgery,
     score_ranges,
 )
+from course_lib.classroom.figures.comparison import (
+    error_bars,
+    leaderboard,
+    levels,
+    mixing,
+    product_and_factors,
+    ranks_against_oracle,
+    table_by_layer,
+    table_of_normalizations,
+    worth,
+)
 from course_lib.classroom.figures.description_length import (
     coin_precision,
     label_codes,
@@ -89,6 +100,15 @@ from course_lib.classroom.figures.weight_sharing import (
 )
 
 __all__ = [
+    "error_bars",
+    "leaderboard",
+    "levels",
+    "mixing",
+    "product_and_factors",
+    "ranks_against_oracle",
+    "table_by_layer",
+    "table_of_normalizations",
+    "worth",
     "coin_precision",
     "label_codes",
     "polynomial_fit",

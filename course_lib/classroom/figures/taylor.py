@@ -183,15 +183,14 @@ def _medians(scores: Scores) -> np.ndarray:
     return np.array([s.double().median() for s in scores.values()]) / (whole if whole > 0 else 1)
 
 
-def correlations(ours: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+def correlations(ours: pd.DataFrame, paper: pd.DataFrame, papers: str = "the paper: VGG-16 on Flowers-102") -> Figure:
     """Spearman correlation with the oracle, ours beside the paper's: two heat maps with the same rows.
 
     Both tables: index the criterion; columns mean of layers, all layers, all layers after l2; NaN where there is none.
     """
     figure, panels = plt.subplots(1, 2, figsize=(15, 8), sharey=True)
     look = {"annot": True, "fmt": ".2f", "cmap": "vlag_r", "vmin": -1, "vmax": 1, "cbar": False, "linewidths": 2}
-    headings = ("this run", "the paper: VGG-16 on Flowers-102")
-    for axes, table, heading in zip(panels, (ours, paper), headings, strict=True):
+    for axes, table, heading in zip(panels, (ours, paper), ("this run", papers), strict=True):
         seaborn.heatmap(table.rename(index=title), ax=axes, xticklabels=COLUMNS, **look)
         axes.set(title=heading, xlabel="", ylabel="")
         axes.tick_params(axis="x", rotation=0)
