@@ -6,6 +6,7 @@ notebooks/08_criteria_against_the_oracle.ipynb.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -41,6 +42,13 @@ def without_ties(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's correlation by eq. 10, which is right only where no two values are equal. a, b: (C,)."""
     d = stats.rankdata(a) - stats.rankdata(b)
     return float(1 - 6 * (d * d).sum() / (len(d) * (len(d) ** 2 - 1)))
+
+
+def by_chance(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of all orders of b whose rank correlation with a is at least that of a and b: few values only, (K,)."""
+    found = rank_correlation(a, b)
+    orders = [rank_correlation(a, np.array(order)) for order in itertools.permutations(b)]
+    return float(np.mean(np.array(orders) >= found - 1e-12))
 
 
 def table1(scores: Mapping[str, Scores], truth: Scores) -> pd.DataFrame:
@@ -183,9 +191,12 @@ def ceiling(effects: Scores) -> float:
     return float(np.sqrt(2 * half / (1 + half))) if half >= 0 else float("nan")
 
 
-def gate_slope(maps: Maps) -> Tensor:
-    """Taylor without the division by the number of positions: |dC/dg| in nats, in every layer."""
-    return (maps.gradient * maps.z).sum(maps.positions).abs()
+def squared_slope(maps: Maps) -> Tensor:
+    """(dC/dg)^2 for each example: few examples in doubt count for more than in Taylor's mean of absolute values.
+
+    A square in place of the absolute value, as in Molchanov et al. 2019 (there of the batch).
+    """
+    return (maps.gradient * maps.z).sum(maps.positions).square()
 
 
 @contextmanager
@@ -239,7 +250,7 @@ def leaderboard(
         mine = criteria.score(model, batches, name, seed=loop.get("seed", 0))
         steps = [step.row() for step in pruning.prune(model, splits, name, maps_left=maps_left, **loop)]
     curve = pd.DataFrame(steps).assign(curve=name, seed=loop.get("seed", 0))
-    halves = near_half(pd.concat([others, curve])).groupby("curve").accuracy.mean()
+    halves = near_half(pd.concat([others, curve], ignore_index=True)).groupby("curve").accuracy.mean()
     table = table1({**scores, **mine}, truth)
     return Board(
         table.assign(accuracy=halves.reindex(table.index)).sort_values("mean_of_layers", ascending=False), curve

@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: rank correlation, mixing two criteria, and a criterion of your own."""
+"""Exercises of notebook 08: rank correlation, and a criterion of your own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from course_lib import criteria, ranking
+from course_lib import criteria
 from course_lib.classroom import comparison
 from course_lib.classroom.checks.engine import add
 from course_lib.classroom.checks.taylor import random_maps
 from course_lib.criteria import Maps
-from course_lib.feature_maps import Scores
 
 
 def pairs(generator: torch.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -27,35 +26,12 @@ def pairs(generator: torch.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]
         yield a, a + b
 
 
-def two_scores(generator: torch.Generator) -> Iterator[tuple[Scores, Scores, float]]:
-    """Two criteria on scales of their own, and a weight."""
-    for sizes, weight in (((4, 3, 6), 0.25), ((1, 5), 0.7), ((2,), 0.0)):
-        first, second = (
-            {f"conv{i}": scale * torch.rand(n, generator=generator).double() for i, n in enumerate(sizes, 1)}
-            for scale in (1e-3, 5.0)
-        )
-        yield first, second, weight
-
-
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def _ordinal(a: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(a, kind="stable"), kind="stable")
-
-
-def _combined(how: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
-    return lambda first, second, weight: {name: how(first[name], second[name], weight) for name in first}
-
-
-def _mixed(first: Scores, second: Scores, weight: float) -> Scores:
-    return {name: (1 - weight) * first[name] + weight * second[name] for name in first}
-
-
-def _over_all(scores: Scores) -> Scores:
-    norm = torch.cat(list(scores.values())).norm()
-    return {name: s / norm for name, s in scores.items()}
 
 
 add(
@@ -75,25 +51,6 @@ add(
         "you used covariance; divide by both standard deviations": lambda a, b: float(
             np.cov(stats.rankdata(a), stats.rankdata(b), bias=True)[0, 1]
         ),
-    },
-)
-
-add(
-    "mix",
-    comparison.mix,
-    inputs=two_scores,
-    mistakes={
-        "you mixed raw scores; the one on the larger scale decides alone": _mixed,
-        "you gave the weight to the first criterion; it belongs to the second": lambda first, second, weight: (
-            comparison.mix(second, first, weight)
-        ),
-        "you normalised after mixing; each criterion needs its own norm before": lambda first, second, weight: (
-            ranking.normalize(_mixed(first, second, weight), "l2")
-        ),
-        "you divided by one norm over all layers; each layer has its own": lambda first, second, weight: _mixed(
-            _over_all(first), _over_all(second), weight
-        ),
-        "you multiplied the two; a mixture adds them": _combined(lambda a, b, w: (a / a.norm()) * (b / b.norm())),
     },
 )
 
@@ -151,7 +108,7 @@ def _wrong_shape(found: tuple[int, ...], z: tuple[int, ...]) -> str:
 
 add(
     "own_criterion",
-    comparison.gate_slope,
+    comparison.squared_slope,
     inputs=random_maps,
     mistakes={
         EXAMPLES: lambda m: (m.gradient * m.z).mean((0, *m.positions)).abs(),
@@ -163,5 +120,5 @@ add(
         INPUTS: lambda m: m.z.mul_(m.gradient).mean(m.positions).abs(),
     },
     problem=problem,
-    shows=(comparison.gate_slope, criteria.taylor),
+    shows=(comparison.squared_slope, criteria.taylor),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -97,12 +97,10 @@ def error_bars(
     return figure
 
 
-def levels(kinds: Mapping[str, float]) -> Figure:
-    """Correlations over all layers of scores that know nothing but the layer, and of some that know more: bars."""
-    figure, axes = plt.subplots(figsize=(12, 1.5 + 0.6 * len(kinds)))
-    paints = [
-        "0.55" if "shuffled" in name or "random" in name.lower() or "√" in name else COLOURS["taylor"] for name in kinds
-    ]
+def levels(kinds: Mapping[str, float], blind: Collection[str]) -> Figure:
+    """Correlations over all layers as bars; grey are those of `blind`, which know nothing of single maps."""
+    figure, axes = plt.subplots(figsize=(12, 1.5 + 0.55 * len(kinds)))
+    paints = ["0.6" if name in blind else COLOURS["taylor"] for name in kinds]
     bars = axes.barh(list(kinds), list(kinds.values()), color=paints)
     axes.bar_label(bars, fmt="%+.2f", padding=6)
     axes.invert_yaxis()
@@ -126,8 +124,8 @@ def ranks_against_oracle(
         "oracle (absolute)": {name: truth[name][k].abs() for name, k in known.items()},
         f"{title(criterion)}, {WAYS[normalization]}": {name: kept[name][k] for name, k in known.items()},
     }
-    frame = {"left": 0.1, "right": 0.98, "bottom": 0.15, "top": 0.91}
-    figure, axes = plt.subplots(figsize=(12, 6.5), layout="none", gridspec_kw=frame)
+    frame = {"left": 0.1, "right": 0.98, "bottom": 0.15, "top": 0.83}
+    figure, axes = plt.subplots(figsize=(12, 7), layout="none", gridspec_kw=frame)
     x = np.arange(len(truth))
     for (label, values), paint, shift in zip(both.items(), (TRUTH, colour(criterion)), (-0.12, 0.12), strict=True):
         ranks = pd.Series(torch.cat(list(values.values())).numpy()).rank(ascending=False).to_numpy()
@@ -138,8 +136,8 @@ def ranks_against_oracle(
     axes.invert_yaxis()
     axes.set_xticks(x, layer_labels(list(truth)), rotation=40)
     axes.set(ylabel=f"rank among {len(ranks):,} maps\n(1: most important)")
-    axes.set_title("Which layers does it hold dear? (median, middle half)")
-    axes.legend(loc="lower left", fontsize="small")
+    figure.suptitle("Which layers does it hold dear? (median, middle half)")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     axes.grid(axis="x", visible=False)
     return figure
 
@@ -201,7 +199,7 @@ def leaderboard(table: pd.DataFrame, own: str = "my_criterion") -> Figure:
         bars = axes.barh(y, table[column].fillna(0), color=[colour(name) for name in table.index])
         texts = ["" if np.isnan(value) else f"{value:.2f}" for value in table[column]]
         axes.bar_label(bars, texts, padding=5, fontsize="small")
-        axes.set(title=heading, xlim=(min(-0.12, table[column].min() - 0.15), 1.12), xticks=[0, 0.5, 1])
+        axes.set(title=heading, xlim=(min(-0.12, table[column].min() - 0.3), 1.12), xticks=[0, 0.5, 1])
         axes.axvline(0, color="black", lw=1)
         axes.grid(axis="y", visible=False)
     panels[2].xaxis.set_major_formatter(PercentFormatter(1))
@@ -223,7 +221,7 @@ def worth(table: pd.DataFrame, column: str = "mean_of_layers") -> Figure:
         for name, row in table.iterrows():
             axes.scatter(row[column], row[when], s=200, marker=MARKERS[name], color=colour(name), label=title(name))
         axes.set(title=heading, xlabel=f"Spearman with the oracle\n({HEADINGS[column]})")
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.margins(0.12)
     panels[0].set_ylabel("test accuracy, half the maps left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small")
