@@ -33,7 +33,8 @@ class Maps:
     Attributes:
         z: (N, C, H, W) feature maps, after the ReLU and the gate.
         gradient: (N, C, H, W), the derivative of each example's own loss by z.
-        curvature: (N, C), an unbiased estimate of the second derivative of each example's loss by the gate.
+        curvature: (N, C), an estimate of the second derivative of each example's loss by the gate, unbiased if draws
+            were asked for.
         labels: (N,) the right answers, 0 .. classes - 1.
         classes: number of the network's outputs.
         weight: (C, C_in, K, K) of the layer's convolution.
@@ -64,7 +65,8 @@ class Maps:
 class Criterion(NamedTuple):
     """A criterion and what it needs: 'weights', 'activations', 'gradients' or 'curvature'.
 
-    `finish` turns the average over examples, (C, ...), into the scores, (C,).
+    A function that gathers more than one number a map answers with (N, C, ...), or with (1, C, ...) if it has added up
+    the batch itself; `finish` turns the average over examples, (C, ...), into the scores, (C,).
     """
 
     function: Callable[[Maps], Tensor]
@@ -186,10 +188,10 @@ def score(
         batches: (images (N, C, H, W), labels (N,)), un-augmented training images; may be None if only weights count.
         names: keys of `CRITERIA`.
         layers: names of layers; None for all that have feature maps.
-        draws: random sign vectors for each batch, for 'obd' (the paper takes 10 at first, then 1); 0 leaves out what
-            they estimate.
-        classes: for 'obd', how many of the most probable classes besides the label's are treated exactly instead.
-            Each of them and each draw costs a backward pass; two fewer than there are classes make 'obd' exact.
+        draws: for 'obd', random sign vectors for each batch (the paper takes 10 at first, then 1). They estimate all
+            but the label's share of the curvature, which Taylor's pass gives for nothing; 0 leaves it at that share.
+        classes: for 'obd', how many of the most probable other classes are taken exactly, too. Each class and each
+            draw costs a backward pass; two classes fewer than the network has make 'obd' exact.
         seed: decides the random numbers of 'random' and 'obd'.
 
     Returns:
@@ -197,9 +199,11 @@ def score(
 
     Raises:
         KeyError: an unknown criterion or layer, with the nearest names.
-        ValueError: no batches, or labels beyond the network's outputs.
+        ValueError: no batches, labels beyond the network's outputs, or negative `draws` or `classes`.
         FloatingPointError: a loss that is infinite or not a number.
     """
+    if draws < 0 or classes < 0:
+        raise ValueError(f"draws={draws}, classes={classes}: 'obd' takes numbers of backward passes, zero or more.")
     names = [names] if isinstance(names, str) else list(names)
     chain, device = Chain(model), device_of(model)
     generator = torch.Generator().manual_seed(seed)

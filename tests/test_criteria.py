@@ -317,6 +317,8 @@ def test_errors_say_what_to_do(model, data):
         criteria.score(model, data, ["taylor"], layers=["9"])
     with pytest.raises(ValueError, match="empty"):
         criteria.score(model, iter([]), ["taylor"])
+    with pytest.raises(ValueError, match="classes=-1"):
+        criteria.score(model, data, ["obd"], classes=-1)
     with pytest.raises(ValueError, match="4 outputs"):
         criteria.score(model, [(data[0][0], data[0][1] + 3)], ["taylor"])
     with pytest.raises(FloatingPointError, match="NaN"):
