@@ -4,13 +4,14 @@ import copy
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import torch
 from scipy.integrate import quad
 from torch import nn
 
-from course_lib import datasets, models, training
+from course_lib import datasets, models, training, weight_code
 from course_lib import weight_sharing as ws
 from course_lib.classroom import weight_sharing as sharing
 from course_lib.weight_sharing import Components, Width
@@ -262,21 +263,26 @@ def test_the_first_update_follows_eq_6_over_n_in_three_groups(trained, splits):
         torch.testing.assert_close((new - old)[clear], -rate * slope.sign()[clear], rtol=2e-3, atol=1e-6)
 
 
-def test_a_network_gathers_around_the_means_and_survives(trained, splits):
+def test_weights_gather_around_the_means_and_the_network_survives(trained, splits):
     recipe, model = trained
     before = ws.flat_weights(model).detach().clone()
-    run = sharing.share(model, splits, recipe, 150, seed=0)
-    assert torch.equal(ws.flat_weights(run.trained).detach(), before)
-    values = ws.flat_weights(run.quantised)
-    assert len(values.unique()) <= 17 and 0.1 < float((values == 0).float().mean()) < 0.95
-    row = sharing.row("soft weight-sharing", model, run.quantised, splits, 0)
+    retrained, prior = copy.deepcopy(model), sharing.mixture(model, recipe)
+    how = {"tau": recipe.tau, "rates": recipe.rates, "batch_size": recipe.batch_size}
+    seen = list(ws.retrain(retrained, splits.train, prior, epochs=150, **how))
+    away = [e.weights - e.components.means[ws.assign(e.weights, e.components)] for e in (seen[0], seen[-1])]
+    assert away[1].abs().mean() < away[0].abs().mean() / 5
+    whole = sharing.share(model, splits, recipe, 150, seed=0)
+    assert torch.equal(ws.flat_weights(model).detach(), before)
+    by_hand = ws.quantise(retrained, ws.merge(seen[-1].components, recipe.threshold))
+    assert torch.equal(ws.flat_weights(whole), ws.flat_weights(by_hand))
+    row = sharing.row("soft weight-sharing", model, whole, splits, 0)
+    assert row["values"] == len(ws.flat_weights(whole).unique()) <= 17 and 0.05 < row["non_zero"] < 0.9
     assert row["error_after"] < row["error_before"] + 0.15
-    assert row["network_bits"] == sum(run.stored.parts.values()) and row["values"] == len(values.unique())
-    first, last = (
-        float((e.weights - e.components.means[ws.assign(*e[1:3])]).abs().mean())
-        for e in run.epochs[:: len(run.epochs) - 1]
+    bits = nn.functional.cross_entropy(
+        whole(torch.stack([x for x, _ in splits.train])), splits.train.labels, reduction="sum"
     )
-    assert last < first / 5  # far from the means, then near
+    assert row["label_bits"] == pytest.approx(bits.item() / math.log(2), rel=1e-4)
+    assert row["rate"] == pytest.approx(32 * len(before) / row["network_bits"])
 
 
 def test_the_rival_keeps_the_largest_and_clusters_them(trained, splits):
@@ -290,16 +296,42 @@ def test_the_rival_keeps_the_largest_and_clusters_them(trained, splits):
     assert training.evaluate(rival, splits.test).loss < training.evaluate(cut, splits.test).loss - 0.2
 
 
+def test_values_are_trained_together_and_zero_stays(trained, splits):
+    _, model = trained
+    weights = ws.flat_weights(model).detach()
+    coarse = ws.with_weights(model, sharing.clustered(torch.where(weights.abs() > 0.1, weights, 0), 3, seed=0))
+    before = ws.flat_weights(coarse).detach().clone()
+    tuned = sharing.tune_values(coarse, splits, 1e-3, {"epochs": 10, "batch_size": 100, "seed": 0})
+    after = ws.flat_weights(tuned).detach()
+    assert {name for name, _ in tuned.named_parameters()} == {name for name, _ in model.named_parameters()}
+    for value in before.unique():
+        assert len(after[before == value].unique()) == 1
+    assert (after[before == 0] == 0).all() and (after[before != 0] != before[before != 0]).all()
+    loose = training.evaluate(ws.with_weights(model, before), splits.train).loss
+    assert training.evaluate(tuned, splits.train).loss < loose
+
+
 def test_clusters_of_clear_groups_are_their_means():
     w = torch.tensor([0.0, 1.0, 1.2, -2.0, 0.0, -2.2])
     torch.testing.assert_close(sharing.clustered(w, 2, seed=0), torch.tensor([0.0, 1.1, 1.1, -2.1, 0.0, -2.1]))
 
 
 def test_tables_of_thresholds_and_gaps(trained, splits):
-    recipe, model = trained
-    run = sharing.share(model, splits, recipe, 1, seed=0)
-    table = sharing.thresholds(run, splits, [0.0, 1e9])
-    assert table.components.tolist()[1] == 1 and table.non_zero.tolist()[1] == 0
-    gaps = sharing.gap_sizes(run.quantised)
+    _, model = trained
+    components = Components(*(values.float() for values in mixture(6)))
+    table = sharing.thresholds(model, components, splits, [0.0, 1e9])
+    assert table.components.tolist() == [6, 1] and table.error_after[1e9] > 0.7
+    quantised = ws.quantise(model, components)
+    gaps = sharing.gap_sizes(quantised)
     assert gaps.index.tolist() == list(range(1, 9))
-    assert len(run.stored.bits) <= gaps.sum(axis=1).min()
+    assert len(weight_code.encode(ws.matrices(quantised)).bits) <= gaps.sum(axis=1).min()
+
+
+def test_the_command_records_both_methods_of_every_seed(tmp_path, monkeypatch, capsys):
+    recipe = sharing.Recipe(pixels=64, hidden=(8, 6), training_epochs=2)
+    monkeypatch.setitem(sharing.RECIPES, "digits", recipe)
+    sharing.main(["--epochs", "2", "--seeds", "3", "4", "--out", str(tmp_path / "table.csv")])
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table.seed.tolist() == [3, 3, 4, 4] and set(table.weights) == {8 * 65 + 6 * 9 + 10 * 7}
+    assert table.command[0].endswith("--data digits --epochs 2 --seeds 3 4")
+    assert "magnitude and k-means" in capsys.readouterr().out

@@ -54,6 +54,8 @@ class Profile:
         curves: criteria whose pruning curves are drawn.
         curve_seeds: runs of each of them.
         seeds: how many seeds an average is taken over.
+        digits, digits_root: handwritten digits for small networks, "digits" or "mnist", and their folder.
+        sharing_epochs: of retraining in soft weight-sharing.
     """
 
     name: str
@@ -78,6 +80,9 @@ class Profile:
     curves: tuple[str, ...] = ("taylor", "min_weight", "random")
     curve_seeds: int = 1
     seeds: int = 3
+    digits: str = "digits"
+    digits_root: str | None = None
+    sharing_epochs: int = 200
 
 
 PROFILES = {
@@ -94,6 +99,7 @@ PROFILES = {
             updates=10,
             maps_left=0.5,
             seeds=1,
+            sharing_epochs=60,
         ),
         Profile(name="laptop"),
         # The paper's steps for VGG-16 (section 3.2): 60 epochs, then one map and 30 updates at a time, at rate 1e-4.
@@ -113,6 +119,8 @@ PROFILES = {
             maps_per_step=1,
             updates=30,
             maps_left=0.1,
+            digits="mnist",
+            sharing_epochs=20,
         ),
     )
 }

@@ -1,25 +1,30 @@
 """Soft weight-sharing as an experiment: a small network from training to stored bits, and a rival by magnitude.
 
+``python -m course_lib.classroom.weight_sharing --data mnist --root FOLDER --epochs 20 --seeds 0 1`` records a table.
+
 Taught in: notebooks/11_soft_weight_sharing.ipynb.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from course_lib import models, training, weight_code
+from course_lib import datasets, models, training, weight_code
 from course_lib import weight_sharing as ws
+from course_lib.classroom import results
 from course_lib.datasets import Splits
-from course_lib.weight_sharing import Components, Epoch, Width
+from course_lib.weight_sharing import Components, Width
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,8 @@ class Recipe:
 # Found by trial on these data sets; how, and what failed, is told in notebook 11.
 RECIPES = {
     "digits": Recipe(pixels=8 * 8, hidden=(100, 50), training_epochs=60),
-    "mnist": Recipe(pixels=28 * 28, hidden=(300, 100), training_epochs=10, zero_share=0.99, batch_size=500),
+    "mnist": Recipe(pixels=28 * 28, hidden=(300, 100), training_epochs=10, zero_share=0.999, tau=0.05, batch_size=500),
 }
-
-
-class Run(NamedTuple):
-    """One network on its way: trained, after every epoch of retraining, quantised, stored.
-
-    `components` are those after merging; `retrained` is the network before it was quantised.
-    """
-
-    trained: nn.Module
-    epochs: list[Epoch]
-    retrained: nn.Module
-    components: Components
-    quantised: nn.Module
-    stored: weight_code.Stored
 
 
 def train(splits: Splits, recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
@@ -80,45 +71,68 @@ def train(splits: Splits, recipe: Recipe, seed: int, device: torch.device) -> nn
     return model
 
 
-def share(model: nn.Module, splits: Splits, recipe: Recipe, epochs: int, seed: int) -> Run:
-    """Retrain a copy of the model with the mixture, merge, quantise and store it."""
-    retrained = copy.deepcopy(model)
-    prior = ws.Prior(
-        ws.flat_weights(model).detach(),
-        free=recipe.free,
-        zero_share=recipe.zero_share,
-        zero_width=recipe.zero_width,
-        free_width=recipe.free_width,
-    )
-    how = {"tau": recipe.tau, "rates": recipe.rates, "batch_size": recipe.batch_size}
-    seen = list(ws.retrain(retrained, splits.train, prior, epochs=epochs, seed=seed, **how))
-    components = ws.merge(seen[-1].components, recipe.threshold)
-    quantised = ws.quantise(retrained, components)
-    return Run(model, seen, retrained, components, quantised, weight_code.encode(ws.matrices(quantised)))
+def mixture(model: nn.Module, recipe: Recipe) -> ws.Prior:
+    """The recipe's prior for a trained model."""
+    sizes = {"free": recipe.free, "zero_share": recipe.zero_share}
+    widths = {"zero_width": recipe.zero_width, "free_width": recipe.free_width}
+    return ws.Prior(ws.flat_weights(model).detach(), **sizes, **widths)
+
+
+def share(model: nn.Module, splits: Splits, recipe: Recipe, epochs: int, seed: int) -> nn.Module:
+    """The whole way: a copy of the model, retrained with the mixture, its components merged, quantised."""
+    retrained, prior = copy.deepcopy(model), mixture(model, recipe)
+    how = {"tau": recipe.tau, "rates": recipe.rates, "batch_size": recipe.batch_size, "seed": seed}
+    *_, last = ws.retrain(retrained, splits.train, prior, epochs=epochs, **how)
+    return ws.quantise(retrained, ws.merge(last.components, recipe.threshold))
 
 
 def magnitude(model: nn.Module, splits: Splits, share: float, values: int, recipe: Recipe, epochs: int, seed: int):
     """The rival: a copy of the model, its smallest weights pruned, the others clustered by k-means.
 
-    As Han et al. (2015): the smallest are cut in five rounds, down to the given share of the weights, with `epochs` of
-    training in all between them, in which pruned weights stay zero. Then each weight becomes the centre of its cluster,
-    one of `values`. (Han et al. also train the centres and cut every layer at a threshold of its own.)
+    As Han et al. (2015, 2016): the smallest are cut in five rounds, down to the given share of the weights, with
+    training after each, in which pruned weights stay zero. Then each weight becomes the centre of its cluster, one of
+    `values`, and the centres are trained; `epochs` in all. (Han et al. treat every layer for itself.)
     """
+    how = {"epochs": epochs / 6, "batch_size": recipe.batch_size, "seed": seed}
     for left in np.geomspace(1, share, 6)[1:]:
         weights = ws.flat_weights(model).detach()
         kept = weights.abs().argsort(descending=True)[: round(float(left) * len(weights))]
         model = ws.with_weights(model, torch.zeros_like(weights).index_copy(0, kept, weights[kept]))
         _freeze_zeros(model)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rates[0])
-        how = {"batch_size": recipe.batch_size, "seed": seed, "label": f"magnitude, {left:.0%} left"}
-        training.fit(model, splits.train, epochs=epochs / 5, optimizer=optimizer, **how)
-    return ws.with_weights(model, clustered(ws.flat_weights(model).detach(), values, seed))
+        training.fit(model, splits.train, optimizer=optimizer, label=f"magnitude, {left:.0%} left", **how)
+    model = ws.with_weights(model, clustered(ws.flat_weights(model).detach(), values, seed))
+    return tune_values(model, splits, recipe.rates[0], how)
 
 
 def _freeze_zeros(model: nn.Module) -> None:
     """Weights that are zero now get no gradient; Adam, which starts anew each round, leaves them alone."""
     for parameter in model.parameters():
         parameter.register_hook((parameter.detach() != 0).mul)
+
+
+class _Lookup(nn.Module):
+    """Weights read from a table of values: what is trained is the table."""
+
+    def __init__(self, values: Tensor, weights: Tensor):
+        super().__init__()
+        self.values, self.places = values, torch.searchsorted(values.detach(), weights.detach())
+
+    def forward(self, _) -> Tensor:
+        return self.values[self.places]
+
+
+def tune_values(model: nn.Module, splits: Splits, rate: float, how: dict) -> nn.Module:
+    """Train the different values of a quantised model, in place: weights of one value move together, zero stays."""
+    values = nn.Parameter(ws.flat_weights(model).detach().unique())
+    values.register_hook((values.detach() != 0).mul)
+    layers = [(layer, name) for layer in model.modules() for name, _ in layer.named_parameters(recurse=False)]
+    for layer, name in layers:
+        parametrize.register_parametrization(layer, name, _Lookup(values, getattr(layer, name)))
+    training.fit(model, splits.train, optimizer=torch.optim.Adam([values], lr=rate), label="training the values", **how)
+    for layer, name in layers:
+        parametrize.remove_parametrizations(layer, name)
+    return model
 
 
 def clustered(weights: Tensor, values: int, seed: int) -> Tensor:
@@ -132,7 +146,10 @@ def clustered(weights: Tensor, values: int, seed: int) -> Tensor:
 def row(method: str, before: nn.Module, after: nn.Module, splits: Splits, seed: int) -> dict:
     """What a method made of a network, as one line of a table. Errors and shares from 0 to 1, on the test set."""
     weights, stored = ws.flat_weights(after), weight_code.encode(ws.matrices(after))
-    judged = training.evaluate(after, splits.train)
+    label_bits = {
+        name: training.evaluate(model, splits.train).loss * len(splits.train) / math.log(2)
+        for name, model in (("label_bits_before", before), ("label_bits", after))
+    }
     return {
         "method": method,
         "data": splits.name,
@@ -140,25 +157,61 @@ def row(method: str, before: nn.Module, after: nn.Module, splits: Splits, seed: 
         "error_before": 1 - training.evaluate(before, splits.test).accuracy,
         "error_after": 1 - training.evaluate(after, splits.test).accuracy,
         "non_zero": float((weights != 0).float().mean()),
+        "weights": len(weights),
         "values": len(weights.unique()),
         "rate": weight_code.rate(stored, len(weights)),
         "network_bits": len(stored.bits),
-        "label_bits": judged.loss * len(splits.train) / math.log(2),
+        **label_bits,
         "uniform_bits": len(splits.train) * math.log2(len(splits.classes)),
     }
 
 
-def thresholds(run: Run, splits: Splits, values: list[float]) -> pd.DataFrame:
-    """What merging at other thresholds would have given; index the threshold in nats."""
-    found = []
+def study(splits: Splits, recipe: Recipe, epochs: int, seed: int, device: torch.device) -> list[dict]:
+    """One seed from the beginning: soft weight-sharing, and the rival at the same share of non-zero weights."""
+    trained = train(splits, recipe, seed, device)
+    shared = row("soft weight-sharing", trained, share(trained, splits, recipe, epochs, seed), splits, seed)
+    return [shared, rival_row(trained, shared, splits, recipe, epochs, seed)]
+
+
+def rival_row(trained: nn.Module, shared: dict, splits: Splits, recipe: Recipe, epochs: int, seed: int) -> dict:
+    """The rival with as many non-zero weights and as many values as the row of soft weight-sharing says."""
+    rival = magnitude(trained, splits, shared["non_zero"], shared["values"] - 1, recipe, epochs, seed)
+    return row("magnitude and k-means", trained, rival, splits, seed)
+
+
+def thresholds(retrained: nn.Module, components: Components, splits: Splits, values: list[float]) -> pd.DataFrame:
+    """What merging at each threshold (nats, the index) gives: components left, test error, compression rate."""
+    found = {}
     for threshold in values:
-        components = ws.merge(run.epochs[-1].components, threshold)
-        line = row("", run.trained, ws.quantise(run.retrained, components), splits, 0)
-        found.append({"threshold": threshold, "components": len(components.means), **line})
-    return pd.DataFrame(found).set_index("threshold")[["components", "error_after", "non_zero", "rate"]]
+        merged = ws.merge(components, threshold)
+        line = row("", retrained, ws.quantise(retrained, merged), splits, 0)
+        found[threshold] = {"components": len(merged.means), "error_after": line["error_after"], "rate": line["rate"]}
+    return pd.DataFrame(found).T.astype({"components": int})
 
 
 def gap_sizes(model: nn.Module) -> pd.DataFrame:
     """Bits of each part of the stored form, for every width of the gaps; index `gap_bits`."""
     parts = {gap: weight_code.encode(ws.matrices(model), gap).parts for gap in weight_code.GAP_BITS}
     return pd.DataFrame(parts).T.rename_axis("gap_bits")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `study` for some seeds and record the rows."""
+    parser = argparse.ArgumentParser(prog="python -m course_lib.classroom.weight_sharing", description=main.__doc__)
+    parser.add_argument("--data", choices=RECIPES, default="digits", help="data set (default: digits)")
+    parser.add_argument("--root", help="folder of MNIST; without it, it is downloaded")
+    parser.add_argument("--epochs", type=int, default=200, help="epochs of retraining (default: 200)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("results/weight_sharing.csv"), help="the table to write")
+    given = parser.parse_args(arguments)
+    splits, rows = datasets.load(given.data, root=given.root), []
+    command = f"{parser.prog} --data {given.data} --epochs {given.epochs} --seeds {' '.join(map(str, given.seeds))}"
+    command += f" --root {Path(given.root).name}" if given.root else ""
+    for seed in given.seeds:
+        rows += study(splits, RECIPES[given.data], given.epochs, seed, torch.device("cpu"))
+        results.record(rows, given.out, command=command, seed=None)  # after every seed: nothing is lost
+        print(pd.DataFrame(rows).to_string(float_format="{:.4f}".format), flush=True)
+
+
+if __name__ == "__main__":
+    main()
