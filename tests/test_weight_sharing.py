@@ -13,7 +13,9 @@ from torch import nn
 
 from course_lib import datasets, models, training, weight_code
 from course_lib import weight_sharing as ws
+from course_lib.classroom import results
 from course_lib.classroom import weight_sharing as sharing
+from course_lib.classroom.figures.weight_sharing import METHODS
 from course_lib.weight_sharing import Components, Width
 
 
@@ -176,6 +178,14 @@ def test_merge_joins_what_is_near_and_nothing_else():
     assert len(ws.merge(near, math.inf).means) == 1
 
 
+def test_near_is_the_mean_of_both_directions():
+    deviations = torch.tensor([0.01, 0.05])
+    two = Components(torch.zeros(2), 2 * deviations.log(), torch.full((2,), 0.5).log())
+    narrow_in_wide, wide_in_narrow = 0.5 * (0.04 - 1 + math.log(25)), 0.5 * (25 - 1 - math.log(25))
+    middle = (narrow_in_wide + wide_in_narrow) / 2
+    assert [len(ws.merge(two, threshold).means) for threshold in (middle - 0.1, middle + 0.1)] == [2, 1]
+
+
 def test_quantise_takes_the_mean_of_the_most_responsible_component_and_leaves_the_model():
     torch.manual_seed(0)
     model = models.lenet_300_100(3, pixels=6, hidden=(5, 4))
@@ -243,7 +253,7 @@ def test_retraining_yields_the_start_and_every_epoch_and_repeats(trained, splits
     torch.testing.assert_close(seen[0].weights, ws.flat_weights(model).detach())
     torch.testing.assert_close(seen[-1].weights, ws.flat_weights(retrained).detach())
     assert torch.equal(seen[-1].weights, again[-1].weights) and not torch.equal(seen[-1].weights, other[-1].weights)
-    assert seen[-1].complexity == pytest.approx(float(prior(ws.flat_weights(retrained))))
+    assert seen[-1].complexity == pytest.approx(prior(ws.flat_weights(retrained)).item())
     assert not any(values.requires_grad for values in seen[-1].components)
 
 
@@ -335,3 +345,12 @@ def test_the_command_records_both_methods_of_every_seed(tmp_path, monkeypatch, c
     assert table.seed.tolist() == [3, 3, 4, 4] and set(table.weights) == {8 * 65 + 6 * 9 + 10 * 7}
     assert table.command[0].endswith("--data digits --epochs 2 --seeds 3 4")
     assert "magnitude and k-means" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["digits_weight_sharing", "mnist_weight_sharing"])
+def test_recorded_tables_hold_both_methods_of_every_seed_and_add_up(name):
+    table = results.read(name)
+    assert table.groupby("seed").method.apply(sorted).tolist() == [sorted(METHODS)] * table.seed.nunique()
+    np.testing.assert_allclose(table.rate, 32 * table.weights / table.network_bits)
+    assert table.error_after.between(0, 0.5).all() and table.non_zero.between(0, 1).all()
+    assert all(str(seed) in command for seed, command in zip(table.seed, table.command, strict=True))

@@ -89,14 +89,16 @@ def share(model: nn.Module, splits: Splits, recipe: Recipe, epochs: int, seed: i
 def magnitude(model: nn.Module, splits: Splits, share: float, values: int, recipe: Recipe, epochs: int, seed: int):
     """The rival: a copy of the model, its smallest weights pruned, the others clustered by k-means.
 
-    As Han et al. (2015, 2016): the smallest are cut in five rounds, down to the given share of the weights, with
-    training after each, in which pruned weights stay zero. Then each weight becomes the centre of its cluster, one of
-    `values`, and the centres are trained; `epochs` in all. (Han et al. treat every layer for itself.)
+    As Han et al. (2015, 2016): the smallest, in units of their layer's standard deviation, are cut in five rounds, down
+    to the given share of the weights, with training after each, in which pruned weights stay zero. Then each weight
+    becomes the centre of its cluster, one of `values`, and the centres are trained; `epochs` in all. (Han et al. have
+    clusters of their own for every layer.)
     """
+    unit = torch.cat([matrix.detach().std().expand(matrix.numel()) for matrix in ws.matrices(model).values()])
     how = {"epochs": epochs / 6, "batch_size": recipe.batch_size, "seed": seed}
     for left in np.geomspace(1, share, 6)[1:]:
         weights = ws.flat_weights(model).detach()
-        kept = weights.abs().argsort(descending=True)[: round(float(left) * len(weights))]
+        kept = (weights / unit).abs().argsort(descending=True)[: round(float(left) * len(weights))]
         model = ws.with_weights(model, torch.zeros_like(weights).index_copy(0, kept, weights[kept]))
         _freeze_zeros(model)
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rates[0])

@@ -1,4 +1,4 @@
-"""Exercises of notebook 11: the density of a mixture, two components made one, and the places of non-zero weights."""
+"""Exercises of notebook 11: the density of a mixture, and the places of non-zero weights."""
 
 from __future__ import annotations
 
@@ -57,40 +57,6 @@ add(
         ).sum(),
     },
     shows=(weight_sharing.log_joint, weight_sharing.log_density),
-)
-
-
-def random_pairs(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Shares that do not sum to one, means and variances, of two components."""
-    for _ in range(5):
-        shares, means, variances = torch.rand(3, 2, generator=generator, dtype=torch.float64)
-        yield shares / 4, means - 0.5, variances / 10
-
-
-def _mean(shares: Tensor, values: Tensor) -> Tensor:
-    return (shares * values).sum() / shares.sum()
-
-
-add(
-    "pool",
-    weight_sharing.pool,
-    inputs=random_pairs,
-    mistakes={
-        "you forgot to divide by the new share: the two shares do not sum to one": lambda s, m, v: (
-            (s.sum(), (s * m).sum(), (s * v).sum())
-        ),
-        "you averaged without the shares": lambda s, m, v: (s.sum(), m.mean(), v.mean()),
-        "you averaged the precisions, as the authors' tutorial does; eq. 8 averages variances": lambda s, m, v: (
-            (s.sum(), _mean(s, m), 1 / _mean(s, 1 / v))
-        ),
-        "you averaged the deviations; eq. 8 averages variances": lambda s, m, v: (
-            (s.sum(), _mean(s, m), _mean(s, v.sqrt()).square())
-        ),
-        "you added how far the means lie apart: the mixture's own variance, but not eq. 8": lambda s, m, v: (
-            (s.sum(), _mean(s, m), _mean(s, v + m.square()) - _mean(s, m).square())
-        ),
-        "you averaged the shares; the new component takes both": lambda s, m, v: ((s.mean(), _mean(s, m), _mean(s, v))),
-    },
 )
 
 

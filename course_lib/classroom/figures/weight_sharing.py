@@ -48,7 +48,7 @@ def mixture_pull(zero_share: float = 0.98, zero_deviation: float = 0.05, precisi
             axes.axvline(mean, color=ORANGE, lw=2, ls=":")
         axes.set(xlabel="weight w", ylabel=quantity)
     left.set(ylim=(0, 60), title="Cost of one weight")
-    right.set(ylim=(-150, 150), title="Pull on it: zero where the sign changes")
+    right.set(ylim=(-150, 150), title="Pull on it: positive is to the right")
     figure.suptitle(f"Three components (dotted): share of zero {zero_share:.3f}, its deviation {zero_deviation:.3f}")
     return figure
 
@@ -71,6 +71,7 @@ def weights_moving(epochs: Sequence[Epoch], epoch: int = 0) -> Figure:
         left.plot(start[chosen], now.weights[chosen], ".", color=paint, ms=5, label=what, rasterized=True)
     left.set(xlabel="weight before", ylabel="weight now", xlim=(-reach, reach), ylim=(-reach, reach))
     left.grid(visible=False)
+    left.locator_params(nbins=5)
     counts, edges = np.histogram(now.weights.numpy(), bins=np.linspace(-reach, reach, 121))
     right.stairs(np.maximum(counts, 0.5), edges, orientation="horizontal", baseline=0.5, fill=True, color=BLUE)
     right.set(xscale="log", xlabel="weights in each bin", xlim=(0.5, 2 * len(start)))
@@ -106,12 +107,12 @@ def _frame(figure: Figure) -> Image.Image:
 
 
 def retraining(epochs: Sequence[Epoch], examples: int) -> Figure:
-    """How misfit and complexity go, in bits, and how the component at zero narrows; `examples` in the training set."""
+    """The misfit of all `examples` labels, in bits, epoch by epoch, and how the components narrow."""
     numbers = [epoch.number for epoch in epochs]
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5))
     misfit = np.array([epoch.misfit for epoch in epochs]) * examples / math.log(2)
-    left.plot(numbers, np.maximum(misfit, 1), color=ORANGE, lw=3)
-    left.set(yscale="log", xlabel="epoch", ylabel="misfit of all labels (bits)", title="The price: labels cost more")
+    left.plot(numbers, misfit, color=ORANGE, lw=3)
+    left.set(ylim=(0, None), xlabel="epoch", ylabel="misfit of all labels (bits)", title="What the labels cost")
     zero = [float(epoch.components.deviations[0]) for epoch in epochs]
     free = np.array(
         [epoch.components.deviations[1:].quantile(torch.tensor([0.0, 0.5, 1.0])).tolist() for epoch in epochs]
@@ -120,6 +121,8 @@ def retraining(epochs: Sequence[Epoch], examples: int) -> Figure:
     right.plot(numbers, free[:, 1], color=BLUE, lw=3, ls="--", label="free: median and range")
     right.fill_between(numbers, free[:, 0], free[:, 2], color=BLUE, alpha=0.2, lw=0)
     right.set(yscale="log", xlabel="epoch", ylabel="standard deviation", title="Components narrow")
+    right.set_yticks([0.001, 0.003, 0.01, 0.03, 0.1], ["0.001", "0.003", "0.01", "0.03", "0.1"])
+    right.minorticks_off()
     right.legend(frameon=False, fontsize="small")
     return figure
 
@@ -189,7 +192,7 @@ def methods(table: pd.DataFrame) -> Figure:
     right.set_ylim(0, 1.2 * table.rate.max())
     for axes in (left, right):
         axes.grid(axis="x", visible=False)
-    left.legend(*_handles(), loc="upper left", frameon=False, fontsize="small")
+    figure.legend(*_handles(), loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return figure
 
 
