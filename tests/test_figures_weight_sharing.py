@@ -83,7 +83,11 @@ def test_the_moving_picture_is_a_gif_that_ends_at_the_last_epoch():
     (encoded,) = re.findall(r'src="data:image/gif;base64,([^"]+)"', page)
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert picture.n_frames == 4
-    picture.seek(3)
+    for frame in range(4):  # blue weights on white, in every frame
+        picture.seek(frame)
+        seen = picture.convert("RGB")
+        assert min(seen.getpixel((2, 2))) > 240
+        assert any(abs(r - 1) + abs(g - 115) + abs(b - 178) < 40 for _, (r, g, b) in seen.getcolors(1 << 20))
     assert picture.info["duration"] == 3000
     assert not plt.get_fignums()
 

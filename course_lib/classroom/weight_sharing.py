@@ -20,7 +20,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from course_lib import datasets, models, training, weight_code
+from course_lib import datasets, models, paths, training, weight_code
 from course_lib import weight_sharing as ws
 from course_lib.classroom import results
 from course_lib.datasets import Splits
@@ -195,6 +195,12 @@ def gap_sizes(model: nn.Module) -> pd.DataFrame:
     """Bits of each part of the stored form, for every width of the gaps; index `gap_bits`."""
     parts = {gap: weight_code.encode(ws.matrices(model), gap).parts for gap in weight_code.GAP_BITS}
     return pd.DataFrame(parts).T.rename_axis("gap_bits")
+
+
+def recorded() -> pd.DataFrame:
+    """The recorded rows of all data sets: data/results/*_weight_sharing.csv."""
+    found = sorted((paths.data_dir() / "results").glob("*_weight_sharing.csv"))
+    return pd.concat([results.read(path.stem) for path in found], ignore_index=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

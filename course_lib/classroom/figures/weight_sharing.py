@@ -92,6 +92,8 @@ def moving_picture(epochs: Sequence[Epoch], frames: int = 24) -> str:
     last = len(epochs) - 1
     chosen = sorted({round(last * (i / (frames - 1)) ** 2) for i in range(frames)})
     pictures = [_frame(weights_moving(epochs, number)) for number in chosen]
+    colours = pictures[-1].quantize(64)  # one table for all frames, or their colours get mixed up
+    pictures = [picture.quantize(palette=colours) for picture in pictures]
     waits = [200] * (len(pictures) - 1) + [3000]  # milliseconds
     with io.BytesIO() as file:
         pictures[0].save(file, format="gif", save_all=True, append_images=pictures[1:], duration=waits, loop=0)
@@ -101,9 +103,9 @@ def moving_picture(epochs: Sequence[Epoch], frames: int = 24) -> str:
 
 def _frame(figure: Figure) -> Image.Image:
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=60)
+        figure.savefig(file, format="png", dpi=80)
         plt.close(figure)
-        return Image.open(file).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+        return Image.open(file).convert("RGB")
 
 
 def retraining(epochs: Sequence[Epoch], examples: int) -> Figure:
