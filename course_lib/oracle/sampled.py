@@ -80,6 +80,7 @@ class Estimate:
 
         Errors in an oracle draw rank correlations towards zero. Adding as much noise once more shows by how much: that
         loss is given back to the estimate, and its full size counts as a source of error besides the noise's spread.
+        The interval is approximate, more so over all layers than within them: a rank is no smooth function.
 
         Args:
             scores: {layer: (C,)} of a criterion.
@@ -124,7 +125,7 @@ def estimate(
         layers, dtype: as for `oracle.ablate`.
         seed: decides which evaluations are drawn.
         confidence: of the intervals.
-        memory_limit: bytes for the measuring, as for `oracle.ablate`. The guesses take 8 bytes a pair besides.
+        memory_limit: bytes for the measuring, as for `oracle.ablate`. Statistics take 30 bytes a pair besides.
 
     Raises:
         TypeError: `batches` is an iterator, which can be read only once.
@@ -136,22 +137,28 @@ def estimate(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, but a probability between 0 and 1 is needed, such as 0.95.")
     check_dtype(dtype, "exact")
-    chain = Chain(model)
+    chain, device, generator = Chain(model), device_of(model), torch.Generator().manual_seed(seed)
     chosen = choose(chain, layers)
     with evaluating(model):
-        guesses, before = guess_all(chain, batches, chosen, device_of(model), progress)
+        guesses, before = guess_all(chain, batches, chosen, device, progress)
         share = _share(budget, len(before), sum(len(maps) for _, maps in chosen))
-        generator = torch.Generator().manual_seed(seed)
         chances = {name: sampling.chances(doubt, share) for name, (_, doubt) in guesses.items()}
         drawn = {name: sampling.draw(p, generator) for name, p in chances.items()}
-        pieces = portions(batches, exact, chain, device_of(model), dtype=dtype, memory_limit=memory_limit)
+        pieces = portions(batches, exact, chain, device, dtype=dtype, memory_limit=memory_limit)
         measured = _measure(pieces, chosen, drawn, before, progress)
+    return _weigh(chosen, guesses, measured, chances, drawn, confidence)
+
+
+def _weigh(
+    chosen: Chosen, guesses: dict, measured: Scores, chances: Scores, drawn: Scores, confidence: float
+) -> Estimate:
+    """The guesses and what the measured pairs say that they left out."""
     scores, errors = {}, {}
     for layer, maps in chosen:
         name, (guess, doubt) = layer.name, guesses[layer.name]
-        found = sampling.horvitz_thompson(measured[name] - guess, doubt, chances[name], drawn[name])
-        scores[name] = _among_all(guess.double().mean(0) + found[0], maps, layer)
-        errors[name] = _among_all(found[1], maps, layer)
+        left_out, error = sampling.horvitz_thompson(measured[name] - guess, doubt, chances[name], drawn[name])
+        scores[name] = _among_all(guess.double().mean(0) + left_out, maps, layer)
+        errors[name] = _among_all(error, maps, layer)
     evaluations = sum(int(each.sum()) for each in drawn.values())
     return Estimate(scores, errors, confidence, evaluations, evaluations / sum(map(torch.numel, drawn.values())))
 
