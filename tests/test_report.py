@@ -13,7 +13,7 @@ def test_the_readme_says_what_was_recorded():
 
 
 def test_the_section_is_found_and_replaced():
-    changed = readme().replace("Which criterion", "WHICH criterion")
+    changed = readme().replace("**Which criterion", "**WHICH criterion")
     assert changed != readme()
     assert report.insert(changed) == readme()
 
