@@ -12,18 +12,10 @@ __version__ = "0.1.0"
 REPOSITORY = "https://github.com/OWNER/REPO"
 
 _MODULES = {
-    *("classroom", "cost", "criteria", "datasets", "feature_maps", "models", "names", "oracle", "paths", "petals"),
-    *(
-        "derivatives",
-        "export",
-        "progress",
-        "pruning",
-        "ranking",
-        "surgery",
-        "training",
-        "weight_code",
-        "weight_sharing",
-    ),
+    *("classroom", "cost", "criteria", "datasets", "derivatives", "export"),
+    *("feature_maps", "models", "names", "oracle", "paths", "petals"),
+    *("progress", "pruning", "ranking", "surgery", "training", "weight_code"),
+    *("weight_sharing",),
 }
 _FUNCTIONS = {
     "start": "course_lib.classroom.session",
