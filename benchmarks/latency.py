@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import rows
 from course_lib import cost, export, ranking, surgery
-from course_lib.feature_maps import Chain, copy_with
+from course_lib.feature_maps import Chain, Plan, copy_with
 
 REMOVED = {"-12 %": 512, "-50 %": 2112, "-67 %": 2816}  # of 4,224 maps
 SIZES = {64: 32, 224: 4}  # pixels: images in a batch, enough for the linear layers not to wait for their weights
@@ -34,24 +34,25 @@ def run(options: argparse.Namespace) -> list[dict]:
     model = torchvision.models.vgg16(weights=None).eval()
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.rand(layer.channels, generator=generator) for name, layer in Chain(model).layers.items()}
-    networks = {
-        (name, round_to): surgery.remove(model, ranking.lowest(scores, n, round_to=round_to))
+    plans = {
+        (name, round_to): ranking.lowest(scores, n, round_to=round_to)
         for name, n in REMOVED.items()
         for round_to in (1, 16)
     }
-    return [row for pixels, batch in SIZES.items() for row in compare(model, networks, (3, pixels, pixels), batch)]
+    return [row for pixels, batch in SIZES.items() for row in compare(model, plans, (3, pixels, pixels), batch)]
 
 
-def compare(model: nn.Module, networks: dict, shape: tuple[int, ...], batch: int) -> list[dict]:
+def compare(model: nn.Module, plans: dict[tuple[str, int], Plan], shape: tuple[int, ...], batch: int) -> list[dict]:
     """All rows of one size of images."""
     images = torch.rand(batch, *shape)
-    limit = {key: cost.macs(model, shape) / cost.macs(network, shape) for key, network in networks.items()}
-    seconds, found = {}, []
+    macs, seconds, found = {}, {}, []
     with tempfile.TemporaryDirectory() as folder:
         for means, prepare in MEANS.items():  # one after the other: all of them at once fill the memory
             works, errors = {}, {}
-            for key, network in {WHOLE: model, **networks}.items():
+            for key, plan in {WHOLE: {}, **plans}.items():
                 if means == EAGER or key == WHOLE or key[1] > 1:  # any counts in PyTorch, multiples by all means
+                    network = surgery.remove(model, plan) if plan else model
+                    macs[key] = cost.macs(network, shape)
                     forward = prepare(network, shape, Path(folder) / f"{key}.onnx")
                     works[key], errors[key] = partial(forward, images), error(forward, network, images[:2])
             taken = fastest(works)
@@ -59,7 +60,7 @@ def compare(model: nn.Module, networks: dict, shape: tuple[int, ...], batch: int
             for key, ours in taken.items():
                 work = f"{key[0]} of maps, round_to={key[1]}, {means}; {batch} x {shape[1]} px"
                 theirs = {f"whole, {how}": seconds[how] for how in (means, EAGER)}
-                limits = dict.fromkeys(theirs, limit[key])
+                limits = dict.fromkeys(theirs, macs[WHOLE] / macs[key])
                 found += rows(work, {"ours": ours, **theirs}, limit=limits, error=errors[key])
     return found
 
