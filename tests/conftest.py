@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set COURSE_LIB_REAL to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """No test sees the figures that another one has left open."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
