@@ -1,7 +1,7 @@
 """What the capacity of a class says about the error on new data, and what the length of a network says.
 
 Errors are shares of wrong answers, `n` the training examples, `delta` the probability that a bound may fail.
-Taught in: notebooks/03_vc_dimension.ipynb.
+Taught in: notebooks/03_vc_dimension.ipynb and notebooks/01_over_complexity.ipynb.
 """
 
 from __future__ import annotations
@@ -69,6 +69,17 @@ def structural_risk(train_errors: np.ndarray, log_growths: np.ndarray, n: int, d
     """
     parts = [delta / ((k + 1) * (k + 2)) for k in range(len(train_errors))]
     return np.array([e + growth_gap(g, n, part) for e, g, part in zip(train_errors, log_growths, parts, strict=True)])
+
+
+def regression_factor(d: float, n: int) -> float:
+    """What a squared training error is multiplied by: 1 / (1 - sqrt(q - q ln q + ln n / 2n)) with q = d / n.
+
+    Vapnik's bound for regression with the constants that Cherkassky et al. choose, IEEE Transactions on Neural
+    Networks 10(5), 1999: a working rule, not a proof. Infinite where the root reaches one.
+    """
+    q = min(d / n, 1.0)
+    rest = 1 - np.sqrt(q - q * np.log(q) + np.log(n) / (2 * n))
+    return 1 / rest if rest > 0 else np.inf
 
 
 def occam_bound(train_error: float, bits: float, n: int, delta: float = DELTA) -> float:

@@ -11,6 +11,7 @@ from course_lib.classroom.checks import (  # noqa: F401
     description_length,
     evidence,
     oracle,
+    over_complexity,
     prune_vgg16,
     taylor,
     vc_dimension,

@@ -55,6 +55,16 @@ from course_lib.classroom.figures.oracle import (
     ranks_by_layer,
     sorted_effects,
 )
+from course_lib.classroom.figures.over_complexity import (
+    learnt_by_heart,
+    map_pair,
+    ridgeless_fit,
+    subset_searches,
+    three_principles,
+    twin_costs,
+    weak_features,
+    width_errors,
+)
 from course_lib.classroom.figures.pictures import contact_sheet, feature_map_gallery
 from course_lib.classroom.figures.pruning import (
     cost_by_layer,
@@ -147,6 +157,14 @@ __all__ = [
     "sorted_effects",
     "layer_labels",
     "title",
+    "learnt_by_heart",
+    "map_pair",
+    "ridgeless_fit",
+    "subset_searches",
+    "three_principles",
+    "twin_costs",
+    "weak_features",
+    "width_errors",
     "contact_sheet",
     "feature_map_gallery",
     "cost_by_layer",
