@@ -41,19 +41,19 @@ def results_section() -> str:
 
 
 def performance_section() -> str:
-    """What `make bench` measured, as Markdown: one table for each topic that was recorded."""
+    """What `make bench` measured, as Markdown: one folded table for each topic that was recorded."""
     folder, parts = paths.data_dir() / "results", []
     for topic, heading in TOPICS.items():
         if (folder / f"benchmark_{topic}.csv").exists():
             table = results.read(f"benchmark_{topic}")
-            parts.append(f"**{heading}** (`{table.command.iloc[0]}`)")
-            parts.append(benchmark(table.drop(columns=results.ORIGIN)))
+            parts.append(f"<details><summary>{heading}</summary>\n\n`{table.command.iloc[0]}`")
+            parts.append(benchmark(table.drop(columns=results.ORIGIN)) + "\n\n</details>")
     return "\n\n".join(parts)
 
 
 def benchmark(table: pd.DataFrame) -> str:
     """A recorded benchmark without its seconds, which another machine would not repeat."""
-    shown = table.drop(columns=[name for name in table if name.endswith("seconds")])
+    shown = table.drop(columns=[name for name in table if name.endswith("seconds")]).dropna(axis="columns", how="all")
     head = [WORDS.get(name, name.replace("_", " ")) for name in shown]
     return _table(head, [[_cell(name, value) for name, value in row.items()] for _, row in shown.iterrows()])
 
