@@ -188,6 +188,10 @@ def test_the_leaderboard_has_the_table_and_the_curve(case):
     assert np.isnan(board.table.accuracy.min_weight)
     assert list(board.curve.maps_left) == [18, 14, 10, 9] and set(board.curve.curve) == {"my_criterion"}
     assert board.table.accuracy.my_criterion == board.curve.accuracy.iloc[-1]
+    alone = comparison.leaderboard(
+        comparison.squared_slope, model, splits, DATA, truth, scores, others.iloc[:0], **loop
+    )
+    assert alone.table.accuracy.notna().sum() == 1
 
 
 def test_worth_joins_means_over_seeds():

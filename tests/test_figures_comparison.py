@@ -114,7 +114,7 @@ def test_the_leaderboard_shows_your_own_in_black():
     table.loc["random", "accuracy"] = np.nan
     panels = drawn(figures.leaderboard(table)).axes
     assert panels[0].patches[0].get_facecolor()[:3] == (0, 0, 0)
-    assert texts(panels[2]) == ["0.50", "0.50", "0.50", ""]
+    assert texts(panels[2]) == ["50%", "50%", "50%", ""]
 
 
 def test_worth_has_a_dot_for_each_criterion():

@@ -74,7 +74,7 @@ def error_bars(
         ceiling: where a line is drawn that a criterion without noise would reach; of the mean of layers only.
     """
     frame = {"left": 0.22, "right": 0.98, "bottom": 0.22, "top": 0.92}
-    figure, axes = plt.subplots(figsize=(12, 7.5), layout="none", gridspec_kw=frame)
+    figure, axes = plt.subplots(figsize=(11, 7), layout="none", gridspec_kw=frame)
     names = list(ours[column].sort_values().index)
     y = np.arange(len(names))
     low, high = (spread.loc[names, (side, column)] for side in ("low", "high"))
@@ -90,7 +90,9 @@ def error_bars(
         axes.axvline(ceiling, color=TRUTH, ls="--", lw=2, label="ceiling set by the oracle's noise")
     axes.axvline(0, color="0.6", lw=1.5)
     axes.set_yticks(y, [title(name) for name in names])
-    axes.set(xlim=(-0.5, 1), xlabel=f"Spearman correlation with the oracle: {HEADINGS[column]}")
+    axes.set(
+        xlim=(-0.5, 1), xticks=(-0.5, 0, 0.5, 1), xlabel=f"Spearman correlation with the oracle: {HEADINGS[column]}"
+    )
     axes.set_title("How sure is a place in Table 1? (bars: nine draws of examples in ten)")
     axes.grid(axis="y", visible=False)
     figure.legend(loc="lower center", ncols=2, frameon=False, fontsize="small")
@@ -134,8 +136,9 @@ def ranks_against_oracle(
         axes.vlines(x + shift, low, high, color=paint, lw=7, alpha=0.4)
         axes.plot(x + shift, middle, marker="o", ms=9, lw=2.5, color=paint, label=label)
     axes.invert_yaxis()
-    axes.set_xticks(x, layer_labels(list(truth)), rotation=40)
-    axes.set(ylabel=f"rank among {len(ranks):,} maps\n(1: most important)")
+    axes.set_xticks(x, [label.removeprefix("conv") for label in layer_labels(list(truth))])  # turned text is slow
+    axes.set(xlabel="layer", ylabel=f"rank among {len(ranks):,} maps\n(1: most important)")
+    axes.locator_params(axis="y", nbins=5)
     figure.suptitle("Which layers does it hold dear? (median, middle half)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     axes.grid(axis="x", visible=False)
@@ -191,13 +194,14 @@ def leaderboard(table: pd.DataFrame, own: str = "my_criterion") -> Figure:
     columns = {
         "mean_of_layers": "mean of layers",
         "all_layers_l2": "all layers, l2",
-        "accuracy": "accuracy,\nhalf the maps",
+        "accuracy": "accuracy, half the maps\n(the others' are recorded)",
     }
     figure, panels = plt.subplots(1, 3, sharey=True, figsize=(15, 7))
     y = np.arange(len(table))
     for axes, (column, heading) in zip(panels, columns.items(), strict=True):
         bars = axes.barh(y, table[column].fillna(0), color=[colour(name) for name in table.index])
-        texts = ["" if np.isnan(value) else f"{value:.2f}" for value in table[column]]
+        form = "{:.0%}" if column == "accuracy" else "{:.2f}"
+        texts = ["" if np.isnan(value) else form.format(value) for value in table[column]]
         axes.bar_label(bars, texts, padding=5, fontsize="small")
         axes.set(title=heading, xlim=(min(-0.12, table[column].min() - 0.3), 1.12), xticks=[0, 0.5, 1])
         axes.axvline(0, color="black", lw=1)
