@@ -73,7 +73,7 @@ def error_bars(
         recorded: criterion, seed and the columns of `table1`: one network a seed.
         ceiling: where a line is drawn that a criterion without noise would reach; of the mean of layers only.
     """
-    frame = {"left": 0.22, "right": 0.98, "bottom": 0.22, "top": 0.92}
+    frame = {"left": 0.26, "right": 0.98, "bottom": 0.24, "top": 0.92}
     figure, axes = plt.subplots(figsize=(11, 7), layout="none", gridspec_kw=frame)
     names = list(ours[column].sort_values().index)
     y = np.arange(len(names))
@@ -126,7 +126,7 @@ def ranks_against_oracle(
         "oracle (absolute)": {name: truth[name][k].abs() for name, k in known.items()},
         f"{title(criterion)}, {WAYS[normalization]}": {name: kept[name][k] for name, k in known.items()},
     }
-    frame = {"left": 0.1, "right": 0.98, "bottom": 0.15, "top": 0.83}
+    frame = {"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.83}
     figure, axes = plt.subplots(figsize=(12, 7), layout="none", gridspec_kw=frame)
     x = np.arange(len(truth))
     for (label, values), paint, shift in zip(both.items(), (TRUTH, colour(criterion)), (-0.12, 0.12), strict=True):
