@@ -93,7 +93,7 @@ def error_bars(
     axes.set(
         xlim=(-0.5, 1), xticks=(-0.5, 0, 0.5, 1), xlabel=f"Spearman correlation with the oracle: {HEADINGS[column]}"
     )
-    axes.set_title("How sure is a place in Table 1? (bars: nine draws of examples in ten)")
+    axes.set_title("How sure is a place in Table 1? (bars: nine draws in ten)")
     axes.grid(axis="y", visible=False)
     figure.legend(loc="lower center", ncols=2, frameon=False, fontsize="small")
     return figure
