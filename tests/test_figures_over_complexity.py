@@ -98,5 +98,6 @@ def test_searches_name_their_price():
 def test_each_principle_marks_its_own_degree():
     table = over_complexity.principles([15], 1, range(5))
     for axes in drawn(figures.three_principles(table, 15, 0)).axes:
-        judge, degree = axes.get_title().rsplit(": ", 1)
-        assert int(degree) == table.degree[table[judge].idxmin()] == axes.lines[1].get_xdata()[0]
+        for label, star in zip(axes.get_legend().get_texts(), axes.lines[1::2], strict=True):
+            judge, degree = label.get_text().rsplit(": ", 1)
+            assert int(degree) == table.degree[table[judge].idxmin()] == star.get_xdata()[0]

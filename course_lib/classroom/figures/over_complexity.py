@@ -81,24 +81,24 @@ def width_errors(table: pd.DataFrame, n: int) -> Figure:
 
 def ridgeless_fit(width: int = 20, n: int = 20, seed: int = 0) -> Figure:
     """A curve fitted to n noisy points with random ReLU features, by least norm, and the errors of every width."""
-    x, y = evidence.example(n, noise=0.15, seed=seed)
-    grid = np.linspace(-1, 1, 400)
-    angle = 3 * np.append(x, grid)  # a curve in the plane: every random half-plane cuts it somewhere
+    x, grid = np.linspace(-1, 1, n), np.linspace(-1, 1, 401)
+    y = evidence.curve(x) + 0.15 * np.random.default_rng(seed).standard_normal(n)
+    angle = 2 * np.append(x, grid)  # an arc in the plane: every random half-plane cuts it somewhere
     hidden = double_descent.random_relu(np.column_stack([np.cos(angle), np.sin(angle)]), width, seed)
     weights = double_descent.least_norm(hidden[:n], y)
     fitted, drawn = hidden[:n] @ weights, hidden[n:] @ weights
     figure = plt.figure(figsize=(11, 5.4), layout="none")
-    axes = figure.add_axes((0.09, 0.15, 0.89, 0.7))
+    axes = figure.add_axes((0.09, 0.15, 0.87, 0.7))
     axes.plot(grid, evidence.curve(grid), color=GREY, lw=3, linestyle="--", label="the truth")
-    axes.plot(grid, drawn, color=RED, lw=3, label="fitted")
-    axes.plot(x, y, "o", color="black", ms=9, label=f"{n} examples")
-    axes.set(xlabel="x", ylabel="y", ylim=(-3.2, 3.2), xlim=(-1, 1))
-    train, new = np.mean((fitted - y) ** 2), np.mean((drawn - evidence.curve(grid)) ** 2)
     length = np.linalg.norm(weights)
+    axes.plot(grid, drawn, color=RED, lw=3, label=f"fitted, norm of the weights {length:.3g}")
+    axes.plot(x, y, "o", color="black", ms=9, label=f"{n} examples")
+    axes.set(xlabel="x", ylabel="y", ylim=(-3.2, 4.2), xlim=(-1, 1))
+    train, new = np.mean((fitted - y) ** 2), np.mean((drawn - evidence.curve(grid)) ** 2)
     axes.set_title(
-        f"width {width}: error {train:.2g} on the examples, {new:.2g} on the curve; weights {length:.3g} long"
+        f"width {width}: squared error {train:.1e} on the examples, {new:.1e} on the curve", fontsize="small"
     )
-    axes.legend(loc="upper right", fontsize="small")
+    axes.legend(loc="upper center", ncol=3, fontsize="x-small")
     return figure
 
 
@@ -175,25 +175,25 @@ def subset_searches(table: pd.DataFrame) -> Figure:
 def three_principles(table: pd.DataFrame, n: int = 30, draw: int = 0) -> Figure:
     """Description length, evidence, VC bound and test error against the degree: `over_complexity.principles`."""
     rows = table[(table.n == n) & (table.draw == draw)]
-    panels = {
-        "description length": ("bits", BLUE),
-        "evidence": ("-log2 P(D), bits", GREEN),
-        "VC bound": ("squared error", ORANGE),
-        "test error": ("squared error", RED),
+    figure = plt.figure(figsize=(13, 5), layout="none")
+    left, right = (figure.add_axes((x, 0.15, 0.40, 0.66)) for x in (0.08, 0.58))
+    looks = {
+        "description length": (left, BLUE, "o-"),
+        "evidence": (left, GREEN, "s-"),
+        "VC bound": (right, ORANGE, "o-"),
+        "test error": (right, RED, "s-"),
     }
-    figure = plt.figure(figsize=(16, 4.6), layout="none")
-    for at, (judge, (unit, paint)) in enumerate(panels.items()):
-        axes = figure.add_axes((0.065 + 0.245 * at, 0.18, 0.165, 0.58))
+    for judge, (axes, paint, style) in looks.items():
         finite = rows[np.isfinite(rows[judge])]
         best = finite.loc[finite[judge].idxmin()]
-        axes.plot(finite.degree, finite[judge], "o-", color=paint, lw=3)
+        axes.plot(finite.degree, finite[judge], style, color=paint, lw=3, label=f"{judge}: {int(best.degree)}")
         axes.plot(best.degree, best[judge], "*", color="black", ms=22)
-        axes.set(xlabel="degree", xticks=(0, 4, 8, 12), xlim=(-0.5, 12.5), title=f"{judge}: {int(best.degree)}")
-        axes.set_ylabel(unit, fontsize="small")
-        if unit == "squared error":
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-    figure.suptitle(f"{n} points, draw {draw}: the degree that each asks for", y=0.99)
+    for axes, unit in ((left, "bits"), (right, "squared error")):
+        axes.set(xlabel="degree", ylabel=unit, xticks=(0, 3, 6, 9, 12), xlim=(-0.5, 12.5))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False, fontsize="small")
+    right.set_yscale("log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    figure.suptitle(f"{n} points, draw {draw}: the degree that each asks for", y=0.98)
     return figure
