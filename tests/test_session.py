@@ -8,6 +8,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from networks import small_vgg
 
@@ -114,3 +115,11 @@ def test_importing_the_package_is_light_and_offers_its_names():
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'strat'"):
         course_lib.strat  # noqa: B018
+
+
+def test_small_matrices_are_multiplied_by_one_thread_and_torch_keeps_its_own():
+    before = torch.get_num_threads()
+    course_lib.start("ci")
+    blas = [library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+    assert blas and all(library["num_threads"] == 1 for library in blas)
+    assert torch.get_num_threads() == before

@@ -20,6 +20,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+import threadpoolctl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -282,6 +283,8 @@ def _repeatable(seed: int, device: torch.device) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - other people's libraries draw from the global generator
     torch.manual_seed(seed)
+    # NumPy's matrices are small here: two threads would wait for each other many times longer than they compute.
+    threadpoolctl.threadpool_limits(1, user_api="blas")
     # Not on a GPU: some operations have no deterministic form there, and the paper's runs need the speed.
     torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
 
