@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,16 @@ def close_figures():
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+
+
+@pytest.fixture
+def figure_style():
+    """The style of a session, in which a warning, of a missing glyph for instance, is an error."""
+    from matplotlib import pyplot
+
+    from course_lib.classroom import session
+
+    with pyplot.rc_context(), warnings.catch_warnings():
+        session.figure_style()
+        warnings.simplefilter("error")
+        yield

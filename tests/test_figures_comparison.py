@@ -1,28 +1,18 @@
 """Figures of notebook 08: each is drawn, from the data it says, also at the ends of its controls."""
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from drawing import drawn
 
-from course_lib.classroom import comparison, figures, session
+from course_lib.classroom import comparison, figures
+
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 NAMES = [f"features.{i}" for i in range(13)]
 FEW = ["taylor", "obd", "random"]
 COLUMNS = list(comparison.ROWS.values())
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context(), warnings.catch_warnings():
-        session.figure_style()
-        warnings.simplefilter("error")
-        yield
-        plt.close("all")
 
 
 def scores(seed, sign=False):
@@ -35,13 +25,6 @@ def truth():
     found = scores(0, sign=True)
     found[NAMES[0]][1] = torch.nan  # a map that was not measured
     return found
-
-
-def drawn(figure):
-    with io.BytesIO() as png:
-        figure.savefig(png, format="png")
-        assert len(png.getvalue()) > 10_000
-    return figure
 
 
 def texts(axes):

@@ -1,32 +1,15 @@
 """Figures of notebook 04: each is drawn, from the data it says, also at the ends of its controls."""
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
+from drawing import drawn
 from scipy import integrate
 
-from course_lib.classroom import figures, session
+from course_lib.classroom import figures
 from course_lib.theory import evidence
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context(), warnings.catch_warnings():
-        session.figure_style()
-        warnings.simplefilter("error")
-        yield
-        plt.close("all")
-
-
-def drawn(figure):
-    with io.BytesIO() as png:
-        figure.savefig(png, format="png")
-        assert len(png.getvalue()) > 10_000
-    return figure
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def test_two_weights_shows_the_posterior_within_the_prior():

@@ -22,12 +22,6 @@ def measured():
     return model, data, oracle.effects(model, data, progress=False)
 
 
-@pytest.fixture(autouse=True)
-def closed_at_the_end():
-    yield
-    matplotlib.pyplot.close("all")
-
-
 def rendered(figure):
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")

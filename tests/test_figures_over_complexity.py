@@ -1,32 +1,15 @@
 """Figures of notebook 01: each is drawn, from the data it says, also at the ends of its controls."""
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from drawing import drawn
 
 from course_lib import datasets
-from course_lib.classroom import figures, over_complexity, session
+from course_lib.classroom import figures, over_complexity
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context(), warnings.catch_warnings():
-        session.figure_style()
-        warnings.simplefilter("error")
-        yield
-        plt.close("all")
-
-
-def drawn(figure):
-    with io.BytesIO() as png:
-        figure.savefig(png, format="png")
-        assert len(png.getvalue()) > 10_000
-    return figure
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def test_learning_by_heart_draws_training_and_new_images():

@@ -1,27 +1,17 @@
 """Figures of notebook 07: each is drawn, from the data it says, also at the ends of its controls."""
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from drawing import drawn
 
-from course_lib.classroom import figures, session
+from course_lib.classroom import figures
 from course_lib.classroom.gate_curves import GRID, Curve
 
+pytestmark = pytest.mark.usefixtures("figure_style")
+
 NAMES = [f"features.{i}" for i in range(13)]
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context(), warnings.catch_warnings():
-        session.figure_style()
-        warnings.simplefilter("error")
-        yield
-        plt.close("all")
 
 
 def scores(seed, sign=False):
@@ -39,13 +29,6 @@ def truth():
 def curve(slope=-0.2, bend=0.3):
     g = np.array(GRID)[:, None] * np.ones(4)
     return Curve(3, np.array(GRID), 1 + slope * (g - 1) + bend * (g - 1) ** 2 / 2, np.full(4, slope), np.full(4, bend))
-
-
-def drawn(figure):
-    with io.BytesIO() as png:
-        figure.savefig(png, format="png")
-        assert len(png.getvalue()) > 10_000
-    return figure
 
 
 def test_the_parabola_of_a_quadratic_loss_is_the_loss():

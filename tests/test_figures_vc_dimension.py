@@ -1,37 +1,20 @@
 """Figures of notebook 03: each is drawn, from the data it says, also at the ends of its controls."""
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
+from drawing import drawn
 
-from course_lib.classroom import figures, session
+from course_lib.classroom import figures
 from course_lib.theory import vc_dimension
+
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 GAMES = {
     "square": figures.game([[0, 0], [2, 0], [2, 2], [0, 2]]),
     "line": figures.game([[0, 0], [1, 1], [2, 2]]),
     "triangle": figures.game([[0, 0], [2, 0], [1, 1.5]]),
 }
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context(), warnings.catch_warnings():
-        session.figure_style()
-        warnings.simplefilter("error")
-        yield
-        plt.close("all")
-
-
-def drawn(figure):
-    with io.BytesIO() as png:
-        figure.savefig(png, format="png")
-        assert len(png.getvalue()) > 10_000
-    return figure
 
 
 def test_a_game_has_a_line_or_a_common_point_for_every_labelling():

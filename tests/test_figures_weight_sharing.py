@@ -3,36 +3,22 @@
 import base64
 import io
 import re
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawing import drawn
 from matplotlib import pyplot as plt
 from PIL import Image
 from scipy.stats import norm
 
 from course_lib import weight_sharing as ws
-from course_lib.classroom import figures, session
+from course_lib.classroom import figures
 from course_lib.weight_code import PARTS
 from course_lib.weight_sharing import Components, Epoch
 
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.rc_context(), warnings.catch_warnings():
-        session.figure_style()
-        warnings.simplefilter("error")
-        yield
-        plt.close("all")
-
-
-def drawn(figure):
-    with io.BytesIO() as png:
-        figure.savefig(png, format="png")
-        assert len(png.getvalue()) > 10_000
-    return figure
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def components(narrow=1.0):
