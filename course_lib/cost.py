@@ -43,15 +43,17 @@ def macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
 
 def macs_per_layer(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
     """MACs of every convolutional and linear layer for one image of shape (C, H, W), by torch's own counter."""
+    steps = ((step, x) for step, x, _ in _shapes(model, image_shape) if step.kind in ("conv", "linear"))
+    return {step.name: macs_of(step, x) for step, x in steps}
+
+
+def macs_of(function: Callable[[Tensor], object], x: Tensor) -> int:
+    """MACs that a function spends on x, as torch counts them while it runs."""
     from torch.utils.flop_counter import FlopCounterMode  # a slow import
 
-    counted = {}
-    for step, x, _ in _shapes(model, image_shape):
-        if step.kind in ("conv", "linear"):
-            with FlopCounterMode(display=False) as counter:
-                step(x)
-            counted[step.name] = counter.get_total_flops() // 2
-    return counted
+    with FlopCounterMode(display=False) as counter:
+        function(x)
+    return counter.get_total_flops() // 2
 
 
 def mflops_of_a_map(positions: int, weights: int) -> float:

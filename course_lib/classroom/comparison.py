@@ -18,10 +18,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 from course_lib import criteria, oracle, pruning, ranking
+from course_lib.classroom import gate_curves
 from course_lib.classroom.figures.pruning import near_half
 from course_lib.criteria import Maps
 from course_lib.datasets import Splits
-from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place
+from course_lib.feature_maps import Scores
 from course_lib.progress import track
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -140,16 +141,8 @@ def answers(model: nn.Module, batches: Batches, names: Iterable[str] = PER_EXAMP
 
     `names`: of `PER_EXAMPLE`. One pass; as `criteria.score` would do it with one draw of signs for 'obd'.
     """
-    chain, device, generator = Chain(model), device_of(model), torch.Generator().manual_seed(seed)
-    kinds = {name: criteria.find(name).function for name in names}
-    found = {name: {layer: [] for layer in chain.layers} for name in kinds}
-    with evaluating(model):
-        for images, labels in batches:
-            seen = place(images, device), labels.to(device)
-            for layer, maps in criteria.observe(chain, *seen, list(chain.layers), "curvature", generator):
-                for name, function in kinds.items():
-                    found[name][layer].append(function(maps).detach().double().cpu())
-    return {name: {layer: torch.cat(parts) for layer, parts in by.items()} for name, by in found.items()}
+    functions = {name: criteria.find(name).function for name in names}
+    return gate_curves.all_per_example(model, batches, functions, "curvature", seed)
 
 
 def averaged(name: str, answer: Scores, rows: Tensor) -> Scores:
@@ -171,12 +164,10 @@ def intervals(
     Returns:
         Rows by criterion; columns as `table1`, once under 'low' and once under 'high': nine draws in ten lie between.
     """
-    examples, tables = len(next(iter(effects.values()))), []
-    generator = torch.Generator().manual_seed(seed)
-    for _ in track(range(draws), "redrawing examples"):
-        rows = torch.randint(examples, (examples,), generator=generator)
-        truth = {layer: change[rows].mean(0) for layer, change in effects.items()}
-        tables.append(table1({n: averaged(n, a, rows) for n, a in found.items()} | dict(fixed), truth))
+    tables = [
+        table1({n: averaged(n, a, rows) for n, a in found.items()} | dict(fixed), truth)
+        for rows, truth in track(gate_curves.redrawn(effects, draws, seed), "redrawing examples", draws)
+    ]
     grouped = pd.concat(tables).groupby(level=0)
     return pd.concat({"low": grouped.quantile(0.05), "high": grouped.quantile(0.95)}, axis=1)
 

@@ -5,7 +5,7 @@ Taught in: notebooks/07_taylor.ipynb.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -40,14 +40,29 @@ def per_example(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], function: Callable[[Maps], Tensor]
 ) -> Scores:
     """What a criterion (Maps -> (N, C)) says of every example, before the average: {layer: (N, C)}, float64, CPU."""
-    chain, device, generator = Chain(model), device_of(model), torch.Generator().manual_seed(0)
-    found: dict[str, list[Tensor]] = {name: [] for name in chain.layers}
+    return all_per_example(model, batches, {"": function})[""]
+
+
+def all_per_example(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    functions: Mapping[str, Callable[[Maps], Tensor]],
+    needs: str = "gradients",
+    seed: int = 0,
+) -> dict[str, Scores]:
+    """As `per_example` for several criteria in one pass: {name: {layer: (N, C, ...)}}.
+
+    `needs`: the most that one of them needs, as in `criteria.register`; `seed`: of the random signs for curvature.
+    """
+    chain, device, generator = Chain(model), device_of(model), torch.Generator().manual_seed(seed)
+    found = {name: {layer: [] for layer in chain.layers} for name in functions}
     with evaluating(model):
         for images, labels in batches:
             seen = place(images, device), labels.to(device)
-            for name, maps in criteria.observe(chain, *seen, list(chain.layers), "gradients", generator):
-                found[name].append(function(maps).double().cpu())
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            for layer, maps in criteria.observe(chain, *seen, list(chain.layers), needs, generator):
+                for name, function in functions.items():
+                    found[name][layer].append(function(maps).detach().double().cpu())
+    return {name: {layer: torch.cat(parts) for layer, parts in by.items()} for name, by in found.items()}
 
 
 def curves(model: nn.Module, images: Tensor, labels: Tensor, choice: dict[str, dict[str, int]]) -> dict:
@@ -159,15 +174,18 @@ def bootstrap(
         scores: rows of examples (N,) -> scores computed on those.
         effects: the oracle's change of loss, {layer: (N, C)}.
     """
-    examples = len(next(iter(effects.values())))
-    generator = torch.Generator().manual_seed(seed)
-    means = []
-    for _ in range(draws):
-        rows = torch.randint(examples, (examples,), generator=generator)
-        truth = {name: change[rows].mean(0) for name, change in effects.items()}
-        means.append(ranking.spearman(scores(rows), truth).mean)
+    means = [ranking.spearman(scores(rows), truth).mean for rows, truth in redrawn(effects, draws, seed)]
     low, high = np.quantile(means, [0.05, 0.95])
     return float(low), float(high)
+
+
+def redrawn(effects: Scores, draws: int, seed: int) -> Iterator[tuple[Tensor, Scores]]:
+    """Bootstrap: the rows of the examples (N,), redrawn with replacement, and the oracle {layer: (C,)} on those."""
+    examples = len(next(iter(effects.values())))
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(draws):
+        rows = torch.randint(examples, (examples,), generator=generator)
+        yield rows, {name: change[rows].mean(0) for name, change in effects.items()}
 
 
 def _until(model: nn.Module, images: Tensor, layer: str) -> tuple[Chain, int, Tensor]:

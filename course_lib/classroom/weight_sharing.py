@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 
 from course_lib import datasets, models, paths, training, weight_code
 from course_lib import weight_sharing as ws
-from course_lib.classroom import results
+from course_lib.classroom import description_length, results
 from course_lib.datasets import Splits
 from course_lib.weight_sharing import Components, Width
 
@@ -148,10 +148,6 @@ def clustered(weights: Tensor, values: int, seed: int) -> Tensor:
 def row(method: str, before: nn.Module, after: nn.Module, splits: Splits, seed: int) -> dict:
     """What a method made of a network, as one line of a table. Errors and shares from 0 to 1, on the test set."""
     weights, stored = ws.flat_weights(after), weight_code.encode(ws.matrices(after))
-    label_bits = {
-        name: training.evaluate(model, splits.train).loss * len(splits.train) / math.log(2)
-        for name, model in (("label_bits_before", before), ("label_bits", after))
-    }
     return {
         "method": method,
         "data": splits.name,
@@ -163,7 +159,8 @@ def row(method: str, before: nn.Module, after: nn.Module, splits: Splits, seed: 
         "values": len(weights.unique()),
         "rate": weight_code.rate(stored, len(weights)),
         "network_bits": len(stored.bits),
-        **label_bits,
+        "label_bits_before": description_length.label_bits(before, splits.train),
+        "label_bits": description_length.label_bits(after, splits.train),
         "uniform_bits": len(splits.train) * math.log2(len(splits.classes)),
     }
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib import loss
+from course_lib import cost, loss
 from course_lib.feature_maps import Chain, Layer
 
 
@@ -20,9 +19,7 @@ class Network:
 
     def __init__(self, chain: Chain, image: Tensor, dtype: torch.dtype | None = None, memory_limit: int = 0):
         self.chain, self.shape, self.images_at_once = chain, image.shape[1:], 1 << 30
-        with FlopCounterMode(display=False) as counter:
-            chain.run(image)
-        self._macs = counter.get_total_flops() // 2
+        self._macs = cost.macs_of(chain.run, image)
 
     def macs_per_map(self, layer: Layer) -> int:
         """MACs of one evaluation: of one map on one image."""

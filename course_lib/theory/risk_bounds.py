@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import gammaln, rel_entr
+from scipy.special import rel_entr
+
+from course_lib.theory import codes
 
 DELTA = 0.05
 
@@ -107,5 +109,4 @@ def occam_bound_kl(train_error: float, bits: float, n: int, delta: float = DELTA
 
 def sparse_code_bits(kept: int, total: int, bits_per_weight: int) -> float:
     """Bits for `kept` of `total` weights: how many, log2(total + 1); which, log2 C(total, kept); and their values."""
-    which = (gammaln(total + 1) - gammaln(kept + 1) - gammaln(total - kept + 1)) / np.log(2)
-    return float(np.log2(total + 1) + which + kept * bits_per_weight)
+    return codes.pattern_bits(total, kept) + kept * bits_per_weight
