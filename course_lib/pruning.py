@@ -289,8 +289,10 @@ class _Run:
         return s.score_while_tuning and s.updates > 0 and needs in ("activations", "gradients")
 
     def _fine_tune(self, number: int) -> None:
-        s, chain = self.settings, Chain(self.model)
-        tally = criteria.Tally([s.criterion], chain, None, torch.Generator().manual_seed(self._seed(number)))
+        s, tally = self.settings, None
+        if self._is_watching:
+            generator = torch.Generator().manual_seed(self._seed(number))
+            tally = criteria.Tally([s.criterion], Chain(self.model), None, generator)
         training.fit(
             self.model,
             self.train,
@@ -300,10 +302,10 @@ class _Run:
             augment=s.augment,
             seed=self._seed(number),
             progress=self.progress,
-            watch=tally.watch if self._is_watching else None,
+            watch=tally and tally.watch,
             label=f"step {number}: fine-tuning",
         )
-        if self._is_watching:
+        if tally is not None:
             self.scores = _average(self.scores, tally.scores()[s.criterion], s.memory)
 
     def _measure(self, number: int, removed: dict[str, list[int]], cut: float | None, began: float) -> Step:

@@ -76,14 +76,14 @@ def fit(
     # Two sources: workers draw the order ahead of time, and must not shift what the augmentation draws.
     order, shifts = (torch.Generator().manual_seed(number) for number in (seed, seed ^ 0xF11B))
     examples = _endless(dataset, batch_size, order, workers)
-    run = model if watch is None else Chain(model).run
+    chain = None if watch is None else Chain(model)
     losses = []
     model.train()
     for _ in track(range(updates), label) if progress else range(updates):
         images, labels = next(examples)
         images = random_flip_and_shift(images, shifts) if augment else images
         images, labels, taps = place(images, device), labels.to(device), {}
-        logits = run(images) if watch is None else run(images, taps=taps)
+        logits = model(images) if chain is None else chain.run(images, taps=taps)
         for z in taps.values():
             z.retain_grad()
         cost = loss.per_example(logits, labels).mean()
