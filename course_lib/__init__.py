@@ -21,6 +21,7 @@ _FUNCTIONS = {
     "start": "course_lib.classroom.session",
     "doctor": "course_lib.classroom.doctor",
     "explore": "course_lib.classroom.explore",
+    "frames": "course_lib.classroom.frames",
 }
 
 __all__ = ["REPOSITORY", "__version__", *_FUNCTIONS, *sorted(_MODULES)]

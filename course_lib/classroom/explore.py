@@ -2,22 +2,29 @@
 
 Only core ipywidgets are used (7.7.1 to 8.x), so that it works in Colab as it comes. Where nobody is watching
 (papermill, nbconvert, ``COURSE_LIB_STATIC=1``) the default figure is shown, and an error in the function is an error
-of the cell.
+of the cell. With ``COURSE_LIB_FRAMES=1`` (slides, site) some values of each control are drawn beforehand, so that the
+figure moves without a kernel.
 """
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import html
-import inspect
-import io
+import os
+import time
 from collections.abc import Callable
 
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from course_lib.names import unknown
+from course_lib.classroom import controls as kinds
+from course_lib.classroom import picture
+from course_lib.classroom.frames import drawn, said
 from course_lib.progress import is_watched
+
+#: Pictures that are drawn beforehand, at most, for one figure of a page without a kernel.
+FRAMES = 24
+#: Seconds. Changes that waited in the kernel while a picture was drawn follow each other faster than this.
+BURST = 0.02
 
 
 def explore(fn: Callable[..., Figure | str], **controls):
@@ -36,42 +43,33 @@ def explore(fn: Callable[..., Figure | str], **controls):
         TypeError, ValueError: for a control that `fn` does not take or that is given wrongly; and whatever `fn`
             raises on the defaults.
     """
-    _check_names(fn, controls)
-    defaults = {name: _default(name, control) for name, control in controls.items()}
+    kinds.check_names(fn, list(controls), "explore")
+    defaults = {name: kinds.default(name, control) for name, control in controls.items()}
+    if os.environ.get("COURSE_LIB_FRAMES") == "1":
+        return drawn(fn, kinds.handful(controls, FRAMES), defaults)
     if is_watched():
         return _live(fn, controls, defaults)
     return _displayable(fn(**defaults))
 
 
-def _check_names(fn: Callable, controls: dict) -> None:
-    parameters = inspect.signature(fn).parameters.values()
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-        for name in controls:
-            if name not in named:
-                raise TypeError(unknown(f"argument of {_name(fn)}()", name, named))
-    missing = [p.name for p in parameters if p.name in named and p.default is p.empty and p.name not in controls]
-    if missing:
-        raise TypeError(f"explore({_name(fn)}, ...) needs a control for each of: {', '.join(missing)}.")
+def _live(fn: Callable, controls: dict, defaults: dict):
+    import ipywidgets as widgets
 
+    # One picture for everything. A data address, since Colab has had trouble with binary widget messages.
+    shown = widgets.HTML(picture.image(fn(**defaults), said(defaults)))
+    handles = {name: _widget(name, control) for name, control in controls.items()}
 
-def _name(fn: Callable) -> str:
-    return getattr(fn, "__name__", type(fn).__name__)
+    def draw():
+        values = {name: handle.value for name, handle in handles.items()}
+        try:
+            shown.value = picture.image(fn(**values), said(values))
+        except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
+            shown.value = f'<pre role="alert">{html.escape(f"{type(error).__name__}: {error}")}</pre>'
 
-
-def _default(name: str, control):
-    if isinstance(control, bool):
-        return control
-    if isinstance(control, list) and control:
-        return control[0]
-    if isinstance(control, tuple) and len(control) in (3, 4) and all(isinstance(x, int | float) for x in control):
-        low, high, default = control[0], control[1], control[-1]
-        if low <= default <= high and low < high:
-            return default
-    raise ValueError(
-        f"The control {name}={control!r} is none of: (low, high, default) or (low, high, step, default), numbers with "
-        "low <= default <= high; a list of choices; True or False."
-    )
+    redraw = _LastOne(draw)
+    for handle in handles.values():
+        handle.observe(redraw, names="value")
+    return widgets.VBox([*handles.values(), shown])
 
 
 def _widget(name: str, control):
@@ -82,50 +80,46 @@ def _widget(name: str, control):
         return widgets.Checkbox(value=control, **looks)
     if isinstance(control, list):
         return widgets.Dropdown(options=control, **looks)
-    low, high, *step, default = control
-    whole = all(isinstance(x, int) for x in control)
-    slider, step = (widgets.IntSlider, step or [1]) if whole else (widgets.FloatSlider, step or [(high - low) / 100])
-    return slider(min=low, max=high, step=step[0], value=default, layout={"width": "36em"}, **looks)
+    low, high, step, whole = kinds.slider(control)
+    slider = widgets.IntSlider if whole else widgets.FloatSlider
+    return slider(min=low, max=high, step=step, value=control[-1], layout={"width": "36em"}, **looks)
 
 
-def _live(fn: Callable, controls: dict, defaults: dict):
-    import ipywidgets as widgets
+class _LastOne:
+    """Calls `draw` when a control has moved: at once; but of the changes that waited meanwhile only for the last.
 
-    # One picture for everything. A PNG as a data address, since Colab has had trouble with binary widget messages.
-    picture = widgets.HTML(_picture(fn(**defaults)))
-    handles = {name: _widget(name, control) for name, control in controls.items()}
+    The kernel hands over one change after the other. Were each of them drawn, a picture that is slow to draw would
+    run after a slider that is dragged fast.
+    """
 
-    def redraw(_change):
-        try:
-            picture.value = _picture(fn(**{name: handle.value for name, handle in handles.items()}))
-        except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
-            picture.value = f"<pre>{html.escape(f'{type(error).__name__}: {error}')}</pre>"
+    def __init__(self, draw: Callable[[], None]):
+        self.draw, self.ended, self.timer = draw, float("-inf"), None
 
-    for handle in handles.values():
-        handle.observe(redraw, names="value")
-    return widgets.VBox([*handles.values(), picture])
+    def __call__(self, _change=None) -> None:
+        if self.timer is not None:
+            return  # it will see this change
+        loop = _running_loop()
+        if loop is None or time.monotonic() - self.ended > BURST:
+            self.now()
+        else:
+            self.timer = loop.call_later(BURST, self.now)
+
+    def now(self) -> None:
+        self.timer = None
+        self.draw()
+        self.ended = time.monotonic()
 
 
-def _picture(drawn: Figure | str) -> str:
-    if isinstance(drawn, str):
-        return drawn
-    with io.BytesIO() as buffer:
-        _closed(drawn).savefig(buffer, format="png")
-        png = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="figure" style="max-width: 100%" src="data:image/png;base64,{png}">'
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _displayable(drawn: Figure | str):
     if not isinstance(drawn, str):
-        return _closed(drawn)
+        return picture.closed(drawn)
     from IPython.display import SVG
 
     return SVG(data=drawn)
-
-
-def _closed(figure: Figure) -> Figure:
-    # An open figure would be shown a second time by the notebook's inline backend.
-    if not isinstance(figure, Figure):
-        raise TypeError(f"The function must return a matplotlib Figure or an SVG text, not {type(figure).__name__}.")
-    pyplot.close(figure)
-    return figure
