@@ -1,12 +1,12 @@
 """What all tests share."""
 
+import contextlib
 import os
-import re
-import shutil
 import sys
 import warnings
 from pathlib import Path
 
+import browsing
 import pytest
 import torch
 
@@ -46,41 +46,17 @@ def figure_style():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium: the system's or playwright's own. Without one the test is skipped, but in CI it fails."""
+    """Chromium. Without one the test is skipped, but in CI (COURSE_LIB_CI=1) it fails."""
     # Not for the whole session: while playwright runs, no other test could run an event loop of its own.
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _no_browser("playwright is not installed: pip install playwright")
-    with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        if not (found or Path(playwright.chromium.executable_path).exists()):
-            _no_browser("there is no Chromium: apt-get install chromium, or python -m playwright install chromium")
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
-
-
-def _no_browser(why: str) -> None:
-    (pytest.fail if os.environ.get("COURSE_LIB_CI") == "1" else pytest.skip)(why)
+    with contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(browsing.chromium())
+        except browsing.NoBrowser as why:
+            (pytest.fail if os.environ.get("COURSE_LIB_CI") == "1" else pytest.skip)(str(why))
 
 
 @pytest.fixture
 def page(browser):
-    """A page that cannot leave this machine: `page.outside` has the addresses it tried, `page.errors` what it said."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = context.new_page()
-    page.outside, page.errors = [], []
-    context.route(re.compile(r"^(?!(http://127\.0\.0\.1|http://localhost|file:|data:|blob:))"), _refuse(page.outside))
-    page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    yield page
-    context.close()
-
-
-def _refuse(outside: list):
-    def refuse(route):
-        outside.append(route.request.url)
-        route.abort()
-
-    return refuse
+    """A page that cannot leave this machine; see `browsing.offline_page`."""
+    with browsing.offline_page(browser) as page:
+        yield page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -37,6 +38,7 @@ def default(name: str, control):
     if isinstance(control, tuple) and len(control) in (3, 4) and all(isinstance(x, int | float) for x in control):
         low, high, first = control[0], control[1], control[-1]
         if low <= first <= high and low < high:
+            _check_steps(name, control)
             return first
     raise ValueError(
         f"The control {name}={control!r} is none of: (low, high, default) or (low, high, step, default), numbers with "
@@ -44,11 +46,29 @@ def default(name: str, control):
     )
 
 
+def _check_steps(name: str, control: tuple) -> None:
+    low, _, step, _ = slider(control)
+    steps = (control[-1] - low) / step if step > 0 else 0.5
+    if abs(steps - round(steps)) > 1e-6:  # a front end would round it, and show another picture
+        raise ValueError(f"The control {name}={control!r} goes up from {low} in steps of {step}, past its default.")
+
+
 def slider(control: tuple) -> tuple[float, float, float, bool]:
     """Lowest and highest value of a slider, its step, and whether it counts in whole numbers."""
     low, high, *step, _ = control
     whole = all(isinstance(x, int) for x in control)
-    return low, high, step[0] if step else 1 if whole else (high - low) / 100, whole
+    return low, high, step[0] if step else 1 if whole else _round_step((high - low) / 100), whole
+
+
+def _round_step(most: float) -> float:
+    """The largest of ..., 0.1, 0.2, 0.5, 1, ... that is at most so much: a default given in few digits lies on it."""
+    power = 10.0 ** math.floor(math.log10(most) + 1e-9)
+    return float(f"{max(m * power for m in (1, 2, 5) if m * power <= most * (1 + 1e-9)):.6g}")
+
+
+def decimals(step: float) -> int:
+    """How many digits after the point tell the values of a slider apart."""
+    return len(f"{step:.10f}".rstrip("0").partition(".")[2])
 
 
 def values(control, most: int) -> list:

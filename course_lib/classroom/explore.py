@@ -60,7 +60,7 @@ def _live(fn: Callable, controls: dict, defaults: dict):
     handles = {name: _widget(name, control) for name, control in controls.items()}
 
     def draw():
-        values = {name: handle.value for name, handle in handles.items()}
+        values = {name: _value(handle) for name, handle in handles.items()}
         try:
             shown.value = picture.image(fn(**values), said(values))
         except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
@@ -81,8 +81,14 @@ def _widget(name: str, control):
     if isinstance(control, list):
         return widgets.Dropdown(options=control, **looks)
     low, high, step, whole = kinds.slider(control)
-    slider = widgets.IntSlider if whole else widgets.FloatSlider
-    return slider(min=low, max=high, step=step, value=control[-1], layout={"width": "36em"}, **looks)
+    slider, form = (widgets.IntSlider, "d") if whole else (widgets.FloatSlider, f".{kinds.decimals(step)}f")
+    looks |= {"readout_format": form, "layout": {"width": "36em"}}
+    return slider(min=low, max=high, step=step, value=control[-1], **looks)
+
+
+def _value(handle):
+    # A browser counts from the lower end in steps, and arrives at -8.9e-16 where 0 is meant.
+    return round(handle.value, 10) + 0.0 if isinstance(handle.value, float) else handle.value
 
 
 class _LastOne:
