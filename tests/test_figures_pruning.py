@@ -103,7 +103,7 @@ def test_pictures_of_images_and_feature_maps():
     model[9] = torch.nn.Linear(7 * 64, 9)
     draw = figures.feature_map_gallery(model, splits, n=2, maps=4)
     figure = draw(layer="3", image=1)
-    assert "conv2: 4 feature maps of 16 x 16" in figure.subfigs[1].get_suptitle()
+    assert "conv2: 4 feature maps of 16 x 16" in figure.axes[1].get_title()
     assert rendered(figure) > 10_000
 
 

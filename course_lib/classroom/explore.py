@@ -23,6 +23,8 @@ from course_lib.progress import is_watched
 
 #: Pictures that are drawn beforehand, at most, for one figure of a page without a kernel.
 FRAMES = 24
+#: Pictures that one figure keeps, so that a slider that goes back need not wait: some 50 kB each.
+KEPT = 100
 #: Seconds. Changes that waited in the kernel while a picture was drawn follow each other faster than this.
 BURST = 0.02
 
@@ -57,14 +59,20 @@ def _live(fn: Callable, controls: dict, defaults: dict):
 
     # One picture for everything. A data address, since Colab has had trouble with binary widget messages.
     shown = widgets.HTML(picture.image(fn(**defaults), said(defaults)))
+    kept = {said(defaults): shown.value}
     handles = {name: _widget(name, control) for name, control in controls.items()}
 
     def draw():
         values = {name: _value(handle) for name, handle in handles.items()}
+        words = said(values)
         try:
-            shown.value = picture.image(fn(**values), said(values))
+            shown.value = kept.get(words) or picture.image(fn(**values), words)
         except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
             shown.value = f'<pre role="alert">{html.escape(f"{type(error).__name__}: {error}")}</pre>'
+        else:
+            kept[words] = shown.value
+            if len(kept) > KEPT:
+                del kept[next(iter(kept))]
 
     redraw = _LastOne(draw)
     for handle in handles.values():

@@ -10,6 +10,7 @@ import re
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -30,8 +31,11 @@ def image(drawn: Figure | str, said: str = "") -> str:
     """
     if isinstance(drawn, str):
         return _image(drawn.encode(), "svg+xml", f"{said}. {_svg_words(drawn)}")
-    description = ". ".join(filter(None, [said, words(drawn)])) if isinstance(drawn, Figure) else ""
-    svg = _svg(closed(drawn))
+    for axes in closed(drawn).axes:
+        if not axes.axison:
+            axes.set(xticks=[], yticks=[])  # nobody sees them, and they take long to draw
+    description = ". ".join(filter(None, [said, words(drawn)]))
+    svg = _svg(drawn)
     if len(svg) > HEAVY and len(png := _png(drawn)) < len(svg):
         return _image(png, "png", description)
     return _image(svg, "svg+xml", description)
@@ -47,7 +51,7 @@ def closed(figure: Figure) -> Figure:
 
 def words(figure: Figure) -> str:
     """What is written in a figure: its title, and of each panel the title, the axes, the legend and the labels."""
-    parts = [_text(figure._suptitle)] + [_text(text) for text in figure.texts]
+    parts = [part.get_suptitle() for part in (figure, *figure.subfigs)] + [_text(text) for text in figure.texts]
     for axes in figure.axes:
         parts += [axes.get_title(where) for where in ("left", "center", "right")]
         if axes.axison:
@@ -62,8 +66,10 @@ def _text(artist) -> str:
     return artist.get_text() if artist is not None and artist.get_visible() else ""
 
 
+# Neither calls savefig, which draws everything twice, the first time only to lay it out.
+
+
 def _png(figure: Figure) -> bytes:
-    # Not savefig, which draws everything twice, the first time only to lay it out.
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     with io.BytesIO() as buffer:
@@ -73,9 +79,9 @@ def _png(figure: Figure) -> bytes:
 
 def _svg(figure: Figure) -> bytes:
     # The same figure is the same text: no date. Letters are outlines, so that no font is missing anywhere.
-    with io.BytesIO() as buffer, pyplot.rc_context({"svg.hashsalt": "course_lib", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        return re.sub(rb">\s+<", b"><", buffer.getvalue())
+    with io.StringIO() as buffer, pyplot.rc_context({"svg.hashsalt": "course_lib", "svg.fonttype": "path"}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        return re.sub(r">\s+<", "><", buffer.getvalue()).encode()
 
 
 def _image(data: bytes, kind: str, description: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from course_lib import datasets, ranking
 from course_lib.classroom import baselines
+from course_lib.classroom.figures.pictures import mosaic
 from course_lib.classroom.figures.style import colour, layer_labels, title
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Scores
@@ -98,13 +99,8 @@ def _picture(axes, picture, name: str) -> None:
 
 def _mosaic(axes, z: Tensor, first: int, close: int, layer: str) -> None:
     """Up to four rows of maps in one image, with a frame about the closed one."""
+    axes.imshow(mosaic(z, 4, COLUMNS), vmin=0, vmax=float(z.max()) or 1.0)
     side = z.shape[-1] + max(1, z.shape[-1] // 16)
-    rows = 4
-    sheet = np.full((rows * side, COLUMNS * side), np.nan)
-    for at, one in enumerate(z):
-        y, x = at // COLUMNS * side, at % COLUMNS * side
-        sheet[y : y + one.shape[0], x : x + one.shape[1]] = one
-    axes.imshow(sheet, vmin=0, vmax=float(z.max()) or 1.0)
     at = close - first
     corner = (at % COLUMNS * side - 0.5, at // COLUMNS * side - 0.5)
     axes.add_patch(plt.Rectangle(corner, z.shape[-1], z.shape[-2], fill=False, edgecolor=CLOSED, lw=4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -51,21 +52,27 @@ def feature_map_gallery(model: nn.Module, splits: Splits, n: int = 6, maps: int 
 
 def _gallery(picture, z: torch.Tensor, label: str) -> Figure:
     side = 4
-    figure = plt.figure(figsize=(11, 5.2))
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.1])
-    axes = left.subplots()
-    axes.imshow(picture)
-    axes.set_axis_off()
-    axes.set_title("the image")
-    panels = right.subplots(side, side).flat
-    top = float(z.max()) or 1.0
-    for at, panel in enumerate(panels):
-        panel.set_axis_off()
-        if at < len(z):
-            panel.imshow(z[at].numpy(), vmin=0, vmax=top)
+    figure = plt.figure(figsize=(11, 5.2), layout="none")
+    left, right = figure.add_axes((0.01, 0.03, 0.42, 0.84)), figure.add_axes((0.5, 0.03, 0.42, 0.84))
+    left.imshow(picture)
+    left.set_title("the image")
+    right.imshow(mosaic(z, side, side), vmin=0, vmax=float(z.max()) or 1.0)
     height, width = z.shape[1:]
-    right.suptitle(f"{label}: {len(z)} feature maps of {height} x {width}")
+    right.set_title(f"{label}: {len(z)} feature maps of {height} x {width}")
+    for axes in (left, right):
+        axes.set_axis_off()
     return figure
+
+
+def mosaic(z: torch.Tensor, rows: int, columns: int) -> np.ndarray:
+    """Feature maps (C, H, W) side by side in one image, NaN between them: many panels are slow to draw."""
+    height, width = z.shape[1:]
+    gap = max(1, width // 16)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
+    for at, one in enumerate(z[: rows * columns]):
+        y, x = at // columns * (height + gap), at % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = one
+    return sheet
 
 
 def _labels(dataset) -> list[int]:
