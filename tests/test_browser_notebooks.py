@@ -62,16 +62,14 @@ def test_it_runs_and_its_figures_follow_their_controls(lab, next_one, kept, name
 
 def play(figure):
     """Move every control to its ends and back, then drag a slider: each time the picture is that of the controls."""
-    told = set()
     for control in figure.controls():
         (said_high, high), (said_low, low) = figure.moved(control, "End"), figure.moved(control, "Home")
         assert high != low, f"{figure.cell}: the picture is the same at both ends: {said_high!r}"
-        told |= {words(said_high), words(said_low)}
-    assert len(told) > 1, f"{figure.cell}: whatever is chosen, the figure says {told}"
+        assert words(said_high) != words(said_low), f"{figure.cell}: nothing written in it changes: {said_high!r}"
     for handle in figure.handles()[:1]:
         figure.drag(handle)
         assert handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-        said, _ = figure.picture()
+        figure.picture()
 
 
 def words(said):

@@ -42,20 +42,21 @@ def feature_map_gallery(model: nn.Module, splits: Splits, n: int = 6, maps: int 
         chain.run(place(images, device_of(model)), taps=taps)
     labels = dict(zip(chain.layers, layer_labels(list(chain.layers)), strict=True))
     pictures = [datasets.picture(image, splits) for image in images]
+    names = [f"image {at}: {splits.classes[splits.test[at][1]]}" for at in range(n)]
     taps = {name: z[:, :maps].cpu() for name, z in taps.items()}
 
     def feature_map_figure(layer: str, image: int = 0) -> Figure:
-        return _gallery(pictures[image], taps[layer][image], labels[layer])
+        return _gallery(pictures[image], names[image], taps[layer][image], labels[layer])
 
     return feature_map_figure
 
 
-def _gallery(picture, z: torch.Tensor, label: str) -> Figure:
+def _gallery(picture, name: str, z: torch.Tensor, label: str) -> Figure:
     side = 4
     figure = plt.figure(figsize=(11, 5.2), layout="none")
     left, right = figure.add_axes((0.01, 0.03, 0.42, 0.84)), figure.add_axes((0.5, 0.03, 0.42, 0.84))
     left.imshow(picture)
-    left.set_title("the image")
+    left.set_title(name)
     right.imshow(mosaic(z, side, side), vmin=0, vmax=float(z.max()) or 1.0)
     height, width = z.shape[1:]
     right.set_title(f"{label}: {len(z)} feature maps of {height} x {width}")

@@ -62,26 +62,28 @@ def pruning_curves(
         when: 'after fine-tuning' or 'right after the cut'.
     """
     x, y = AXES[axis], "accuracy" if when == "after fine-tuning" else "accuracy_before_tuning"
-    figure, axes = plt.subplots(figsize=(13, 6))
+    frame = {"left": 0.125, "right": 0.655, "bottom": 0.13, "top": 0.92}
+    figure, axes = plt.subplots(figsize=(13, 6), layout="none", gridspec_kw=frame)
     for source, faint in ((recorded, True), (table, False)):
         if source is not None:
-            for name, runs in shares(source).groupby("curve", sort=False):
-                _curve(axes, name, runs, x, y, faint)
+            steps = shares(source).groupby(["curve", "number"], sort=False)
+            steps = steps.agg(x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"), n=(y, "size"))
+            for name, by_step in steps.groupby("curve", sort=False):
+                _curve(axes, name, by_step, faint)
     axes.invert_xaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=f"{axis} left", ylabel=f"test accuracy\n{when}", title=heading, ylim=(0, 1))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")
     return figure
 
 
-def _curve(axes, name: str, runs: pd.DataFrame, x: str, y: str, faint: bool) -> None:
+def _curve(axes, name: str, by_step: pd.DataFrame, faint: bool) -> None:
     """The mean over seeds, step by step, and the range over them as a band."""
-    by_step = runs.groupby("number").agg(x=(x, "mean"), mean=(y, "mean"), low=(y, "min"), high=(y, "max"))
     look = {"ls": "--", "lw": 1.8, "alpha": 0.6} if faint else {"marker": MARKERS.get(name, "o"), "lw": 2.5, "ms": 7}
     label = f"{title(name)} (recorded)" if faint else title(name)
     axes.plot(by_step.x, by_step["mean"], color=colour(name), label=label, zorder=2 if faint else 3, **look)
-    if runs.seed.nunique() > 1:
+    if by_step.n.max() > 1:
         axes.fill_between(by_step.x, by_step.low, by_step.high, color=colour(name), alpha=0.12, lw=0)
 
 

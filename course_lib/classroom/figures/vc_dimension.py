@@ -70,7 +70,8 @@ def shattering_game(games: Mapping[str, Game], points: str, labelling: int) -> F
     frame = {"left": 0.02, "right": 0.98, "bottom": 0.04, "top": 0.8, "wspace": 0.05, "width_ratios": (3, 2)}
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="none", gridspec_kw=frame)
     _draw_labelling(left, played.points, every[i], played.lines[i], played.meetings[i], size=420)
-    left.set_title("separable" if played.answers[i] else "no line: the cross lies between both classes")
+    verdict = "separable" if played.answers[i] else "no line, the cross is in both"
+    left.set_title(f"{verdict} ({i + 1} of {len(every)})")
     _draw_score(right, played.answers, i)
     figure.suptitle(_score(played), fontsize="medium")
     return figure
@@ -127,7 +128,12 @@ def growth(m: int, d: int) -> Figure:
     lines = (
         ("all labellings, 2ᵐ", 2.0**points, TRUTH, "-"),
         ("(em/d)ᵈ", np.where(points >= d, (np.e * points / d) ** d, np.nan), BOUND, "--"),
-        ("Sauer's lemma", [float(vc_dimension.sauer(int(i), d)) for i in points], PLUS, "-"),
+        (
+            f"Sauer's lemma, {vc_dimension.sauer(m, d):.4g} for m = {m}",
+            [float(vc_dimension.sauer(int(i), d)) for i in points],
+            PLUS,
+            "-",
+        ),
         (f"half-spaces in {d - 1} dimension{'s' * (d > 2)}", _half_spaces(points, d - 1), MINUS, ":"),
     )
     for label, values, paint, style in lines:
