@@ -23,7 +23,8 @@ from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place
 from course_lib.names import UnknownName
 from course_lib.progress import track
 
-NEEDS = ("weights", "activations", "gradients", "curvature")  # each includes those before it
+NEEDS = ("weights", "activations", "gradients", "curvature", "logits")  # each includes those before it
+LIKELIEST = 5  # classes whose logits are differentiated, besides the label's, where a criterion needs them
 
 
 @dataclass
@@ -35,6 +36,9 @@ class Maps:
         gradient: (N, C, H, W), the derivative of each example's own loss by z.
         curvature: (N, C), an estimate of the second derivative of each example's loss by the gate, unbiased if draws
             were asked for.
+        slopes: (N, R, C), the derivative of R of each example's logits by the gate.
+        likeliest: (N, R), which logits: the label's first, then those of the most probable other classes.
+        logits: (N, classes), with all gates open.
         labels: (N,) the right answers, 0 .. classes - 1.
         classes: number of the network's outputs.
         weight: (C, C_in, K, K) of the layer's convolution.
@@ -47,6 +51,9 @@ class Maps:
     z: Tensor | None = None
     gradient: Tensor | None = None
     curvature: Tensor | None = None
+    slopes: Tensor | None = None
+    likeliest: Tensor | None = None
+    logits: Tensor | None = None
     labels: Tensor | None = None
     classes: int = 0
     memory: dict = field(default_factory=dict)
@@ -63,7 +70,7 @@ class Maps:
 
 
 class Criterion(NamedTuple):
-    """A criterion and what it needs: 'weights', 'activations', 'gradients' or 'curvature'.
+    """A criterion and what it needs: 'weights', 'activations', 'gradients', 'curvature' or 'logits'.
 
     A function that gathers more than one number a map answers with (N, C, ...), or with (1, C, ...) if it has added up
     the batch itself; `finish` turns the average over examples, (C, ...), into the scores, (C,).
@@ -171,6 +178,26 @@ def taylor(maps: Maps) -> Tensor:
     return (maps.gradient * maps.z).mean(maps.positions).abs()
 
 
+@register("second_order", needs="curvature", finish=torch.abs)
+def second_order(maps: Maps) -> Tensor:
+    """Tangent and curvature together: |mean over examples of (C''/2 - C')|, a guess of oracle-abs in its own nats.
+
+    The loss along a gate g is C(1) + C' (g - 1) + C'' (g - 1)^2 / 2 near the open gate; this is it at g = 0. Signed for
+    each example, because the oracle is the absolute value of a mean, too.
+    """
+    return maps.curvature / 2 - derivatives.by_gates(maps.gradient, maps.z)
+
+
+@register("linear_logits", needs="logits", finish=torch.abs)
+def linear_logits(maps: Maps) -> Tensor:
+    """|mean over examples of C(o - J) - C(o)|: the logits o are taken to be linear in the gate, the loss is not.
+
+    J is their derivative by the gate (the other classes are taken to stay). The logits of a ReLU network are linear
+    until a unit switches, so that kinks alone are left out; Taylor and OBD leave out the bend of the softmax, too.
+    """
+    return derivatives.linear_change(maps.logits.double(), maps.slopes.double(), maps.likeliest)
+
+
 def score(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -188,11 +215,12 @@ def score(
         batches: (images (N, C, H, W), labels (N,)), un-augmented training images; may be None if only weights count.
         names: keys of `CRITERIA`.
         layers: names of layers; None for all that have feature maps.
-        draws: for 'obd', random sign vectors for each batch (the paper takes 10 at first, then 1). They estimate all
-            but the label's share of the curvature, which Taylor's pass gives for nothing; 0 leaves it at that share.
-        classes: for 'obd', how many of the most probable other classes are taken exactly, too. Each class and each
-            draw costs a backward pass; two classes fewer than the network has make 'obd' exact.
-        seed: decides the random numbers of 'random' and 'obd'.
+        draws: for curvature ('obd', 'second_order'), random sign vectors for each batch (the paper takes 10 at first,
+            then 1). They estimate all but the label's share of the curvature, which Taylor's pass gives for nothing; 0
+            leaves it at that share.
+        classes: for curvature, how many of the most probable other classes are taken exactly, too. Each class and
+            each draw costs a backward pass; two classes fewer than the network has make it exact.
+        seed: decides the random numbers of 'random' and of curvature.
 
     Returns:
         {criterion: {layer: (C,)}}: float64 on the CPU, more is more important.
@@ -296,22 +324,29 @@ def observe(
 
     The backward pass stops at feature maps: no gradient of a weight is computed. One layer's gradients exist at a time.
     """
-    graded, curved = needs in ("gradients", "curvature"), needs == "curvature"
+    graded, curved, linear = (NEEDS.index(needs) >= NEEDS.index(n) for n in ("gradients", "curvature", "logits"))
     with torch.set_grad_enabled(graded):
         logits, taps = derivatives.run(chain, images, layers)
         losses = loss.per_example(logits, labels)
-    directions, factor = [], None
+    directions, factor, likeliest = [], None, None
     if graded:
         directions += torch.autograd.grad(losses.sum(), logits, retain_graph=True)
     if curved:
         p = logits.detach().softmax(1)
         factor, others = derivatives.curvature_directions(p, labels, classes, draws, generator)
         directions += others
+    curving = len(directions)
+    if linear:
+        likeliest = derivatives.most_probable(logits, LIKELIEST, labels)
+        directions += derivatives.one_logit_each(likeliest, logits)
     for name, z, gradients in derivatives.walk_back(logits, directions, taps):
         maps = Maps(chain.layers[name].conv.weight.detach(), generator, z, labels=labels, classes=logits.shape[1])
         if graded:
             maps.gradient = gradients[0]
         if curved:
-            first, *others = (derivatives.by_gates(gradient, z).square() for gradient in gradients)
+            first, *others = (derivatives.by_gates(gradient, z).square() for gradient in gradients[:curving])
             maps.curvature = sum(others, factor * first)
+        if linear:
+            maps.slopes = torch.stack([derivatives.by_gates(gradient, z) for gradient in gradients[curving:]], dim=1)
+            maps.logits, maps.likeliest = logits.detach(), likeliest
         yield name, maps

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from course_lib import loss
 from course_lib.feature_maps import Chain
 
 
@@ -84,10 +85,40 @@ def logit_slopes(logits: Tensor, taps: dict[str, Tensor], classes: Tensor) -> di
         taps: layer name -> (N, C, H, W); both as `run` returns them.
         classes: (N, R), which logits; see `most_probable`.
     """
-    directions = F.one_hot(classes, logits.shape[1]).to(logits.dtype).unbind(1)
-    walk = walk_back(logits, directions, dict(taps))
+    walk = walk_back(logits, one_logit_each(classes, logits), dict(taps))
     slopes = {name: torch.stack([by_gates(g, z) for g in gradients], dim=1) for name, z, gradients in walk}
     return {name: slopes[name] for name in taps}
+
+
+def one_logit_each(classes: Tensor, logits: Tensor) -> list[Tensor]:
+    """R directions (N, outputs) for `walk_back`, each picking one logit of every example; `classes` is (N, R)."""
+    return list(F.one_hot(classes, logits.shape[1]).to(logits.dtype).unbind(1))
+
+
+def closed(logits: Tensor, slopes: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the logits would be with each gate closed, if they were linear in it, and what the softmax divides by.
+
+    Args:
+        logits: (N, outputs) with all gates open.
+        slopes: (N, R, C), derivative of R of them by every gate; the other logits are taken to stay.
+        classes: (N, R), which ones.
+
+    Returns:
+        Logits after closing, (N, R, C); log of the sum of exponentials over the logits that stay, (N, 1), and over all
+        of them, (N, C).
+    """
+    after = logits.gather(1, classes)[:, :, None] - slopes
+    others = logits.scatter(1, classes, -torch.inf).logsumexp(1)[:, None]
+    return after, others, torch.logaddexp(after.logsumexp(1), others)
+
+
+def linear_change(logits: Tensor, slopes: Tensor, classes: Tensor) -> Tensor:
+    """Change of each example's loss when a gate closes, (N, C) in nats, if the logits were linear in gates.
+
+    Arguments as for `closed`, with the label's class first in `classes`.
+    """
+    after, _, total = closed(logits, slopes, classes)
+    return total - after[:, 0] - loss.per_example(logits, classes[:, 0])[:, None]
 
 
 def curvature_directions(

@@ -12,7 +12,7 @@ from sklearn.metrics import mutual_info_score
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib import criteria
+from course_lib import criteria, oracle
 from course_lib.feature_maps import Chain
 
 NINE = {
@@ -26,6 +26,7 @@ NINE = {
     "obd",
     "taylor",
 }
+BEYOND_THE_PAPER = {"second_order", "linear_logits"}
 
 
 def one_by_one(model, data):
@@ -60,8 +61,8 @@ def own():
         del criteria.CRITERIA[name]
 
 
-def test_the_nine_criteria_are_there():
-    assert set(criteria.CRITERIA) >= NINE
+def test_the_criteria_are_there():
+    assert set(criteria.CRITERIA) >= NINE | BEYOND_THE_PAPER
 
 
 def test_taylor_is_the_mean_of_absolute_spatial_means(model, data):
@@ -185,7 +186,63 @@ def test_the_label_alone_is_a_lower_bound_of_obd(model, data):
     assert torch.equal(bounds[2], bounds[3])  # of four classes, one remains behind the label and two others
 
 
-@pytest.mark.parametrize("names, passes", [("activation_mean", 0), ("taylor", 1), ("obd", 2)])
+def loss_along_gates(model, image, label, name):
+    """C(g) of one example as a function of one layer's gates, and open gates."""
+    chain = Chain(model)
+
+    def loss(g):
+        return torch.nn.functional.cross_entropy(chain.run(image[None], gates={name: g[None]}), label[None])
+
+    return loss, torch.ones(chain.layers[name].channels, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_second_order_is_the_parabola_at_the_closed_gate(case):
+    model, data = CASES[case][0](), CASES[case][1]()
+    found = criteria.score(model, data, "second_order", classes=99, draws=0)["second_order"]
+    for name in found:
+        parabola, examples = 0.0, 0
+        for image, label in (pair for part in data for pair in zip(*part, strict=True)):
+            loss, open_gates = loss_along_gates(model, image, label, name)
+            slope = torch.autograd.functional.jacobian(loss, open_gates)
+            bend = torch.autograd.functional.hessian(loss, open_gates).diagonal()
+            parabola, examples = parabola - slope + bend / 2, examples + 1
+        assert torch.allclose(found[name], (parabola / examples).abs(), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_linear_logits_is_the_loss_of_logits_on_their_tangent(case):
+    model, data = CASES[case][0](), CASES[case][1]()
+    found = criteria.score(model, data, "linear_logits")["linear_logits"]  # few classes: all of them are moved
+    for name in found:
+        change, examples = 0.0, 0
+        for image, label in (pair for part in data for pair in zip(*part, strict=True)):
+            chain = Chain(model)
+            logits = model(image[None])[0].detach()
+            assert len(logits) <= criteria.LIKELIEST + 1
+            slopes = torch.autograd.functional.jacobian(
+                lambda g, image=image, name=name, chain=chain: chain.run(image[None], gates={name: g[None]})[0],
+                torch.ones(chain.layers[name].channels, dtype=torch.float64),
+            )  # (classes, C)
+            after = [torch.nn.functional.cross_entropy(logits - column, label) for column in slopes.T]
+            change, examples = (
+                change + torch.stack(after) - torch.nn.functional.cross_entropy(logits, label),
+                examples + 1,
+            )
+        assert torch.allclose(found[name], (change / examples).abs(), rtol=1e-7, atol=1e-12)
+
+
+def test_linear_logits_is_the_oracle_of_the_last_layer():
+    """Behind the last feature maps of this network everything is linear: nothing is left out."""
+    model, data = CASES["by hand"][0](), CASES["by hand"][1]()
+    last = list(Chain(model).layers)[-1]
+    truth = oracle.ablate(model, data, [last], method="naive")[last]
+    found = criteria.score(model, data, ["linear_logits", "second_order"], classes=99)
+    assert torch.allclose(found["linear_logits"][last], truth.abs(), rtol=1e-6)
+    assert not torch.allclose(found["second_order"][last], truth.abs(), rtol=1e-2)
+
+
+@pytest.mark.parametrize("names, passes", [("activation_mean", 0), ("taylor", 1), ("obd", 2), ("linear_logits", 6)])
 def test_no_gradient_of_a_weight_is_computed(names, passes):
     """A gradient of the weights would cost as much again as a forward pass; FLOPs do not depend on the machine."""
     model, data = small_vgg(), batches(3, 8, 8, n=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import seaborn
 
 TITLES = {
+    "linear_logits": "Linear logits",
+    "second_order": "Second order",
     "taylor": "Taylor",
     "taylor_flops": "Taylor, FLOPs regularised",
     "obd": "OBD",
@@ -21,9 +23,14 @@ TITLES = {
 _PALETTE = seaborn.color_palette("colorblind", 10)
 _GREY = _PALETTE.pop(7)
 _PALETTE.append(_PALETTE.pop(7))  # yellow is faint on white: for the one that is drawn least
-COLOURS = dict(zip([name for name in TITLES if name not in ("random", "scratch")], _PALETTE, strict=True))
-COLOURS |= {"random": _GREY, "scratch": (0.0, 0.0, 0.0)}
-MARKERS = dict(zip(TITLES, "os^vDPX*<>d", strict=True))
+_OWN = {  # beside the palette's nine: darker than they are
+    "linear_logits": (0.33, 0.15, 0.53),
+    "second_order": (0.36, 0.23, 0.0),
+    "random": _GREY,
+    "scratch": (0.0, 0.0, 0.0),
+}
+COLOURS = dict(zip([name for name in TITLES if name not in _OWN], _PALETTE, strict=True)) | _OWN
+MARKERS = dict(zip(TITLES, "pHos^vDPX*<>d", strict=True))
 
 
 def title(name: str) -> str:
