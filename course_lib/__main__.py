@@ -9,6 +9,7 @@ COMMANDS = {
     "run": ("course_lib.classroom.runner", "main", "execute the notebooks; pages and a summary table"),
     "prune": ("course_lib.classroom.commands", "prune", "make a trained network smaller"),
     "oracle": ("course_lib.classroom.commands", "measure_oracle", "measure what each feature map is worth"),
+    "reproduce": ("course_lib.classroom.reproduce", "main", "the paper's tables and figures from runs"),
     "checkpoints": ("course_lib.classroom.checkpoints", "main", "train the embedded networks again"),
 }
 

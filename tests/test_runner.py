@@ -114,10 +114,10 @@ def test_what_was_not_understood_is_said_without_a_traceback(folder, tmp_path, c
 
 
 def test_settings_are_pythons_values_or_texts():
-    assert runner._setting("updates=10") == ("updates", 10)
-    assert runner._setting("maps_left=0.5") == ("maps_left", 0.5)
-    assert runner._setting("data_root=/some/where") == ("data_root", "/some/where")
-    assert runner._setting("train_images=None") == ("train_images", None)
+    assert runner.setting("updates=10") == ("updates", 10)
+    assert runner.setting("maps_left=0.5") == ("maps_left", 0.5)
+    assert runner.setting("data_root=/some/where") == ("data_root", "/some/where")
+    assert runner.setting("train_images=None") == ("train_images", None)
 
 
 def interrupted(argv):

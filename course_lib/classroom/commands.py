@@ -20,7 +20,7 @@ from course_lib.datasets import Splits
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def _plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
+def plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
     """A command whose expected errors are one sentence and exit code 2, not a traceback."""
 
     @wraps(command)
@@ -35,7 +35,7 @@ def _plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str]
     return run
 
 
-@_plainly
+@plainly
 def prune(argv: list[str] | None = None) -> None:
     """``python -m course_lib prune``: prune a trained network; the same command again goes on where it was killed."""
     parser = _parser("prune", "Prune a trained network. Run the same command again to go on with one that was killed.")
@@ -67,7 +67,7 @@ def prune(argv: list[str] | None = None) -> None:
     print(f"\n{_before_and_after(model, step.model, splits)}\nThe small network is {small}.")
 
 
-@_plainly
+@plainly
 def measure_oracle(argv: list[str] | None = None) -> None:
     """``python -m course_lib oracle``: measure what the loss does when each feature map alone is taken away."""
     parser = _parser("oracle", "Change of the loss, in nats, when each feature map alone is set to zero.")

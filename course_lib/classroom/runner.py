@@ -201,12 +201,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("build/course"), help="folder of what is made (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--set", nargs="+", default=[], type=_setting, metavar="FIELD=VALUE", help="replace fields of the profile"
+        "--set", nargs="+", default=[], type=setting, metavar="FIELD=VALUE", help="replace fields of the profile"
     )
     return parser
 
 
-def _setting(text: str) -> tuple[str, object]:
+def setting(text: str) -> tuple[str, object]:
     """``field=value`` as a pair; a value that is not Python's is a text."""
     name, equals, value = text.partition("=")
     if not equals:

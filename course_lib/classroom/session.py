@@ -224,18 +224,22 @@ class Lab:
 
         `name` begins with the notebook's number; the command that makes the rows again is written beside them.
         """
-        # Of a path only its last part: the rest says where it lies on one machine.
-        short = {key: str(value).rstrip("/").split("/")[-1] for key, value in self.overrides.items()}
-        settings = " ".join(shlex.quote(f"{key}={value}") for key, value in short.items())
         command = f"python -m course_lib run --profile {self.profile.name} --seed {self.seed} --only {name[:2]}"
         table = pd.DataFrame(rows)
         results.record(
             table,
             Path("results") / f"{name}.csv",
-            command=f"{command} --set {settings}" if settings else command,
+            command=command + as_typed(self.overrides),
             seed=None if "seed" in table.columns else self.seed,
         )
         return table
+
+
+def as_typed(overrides: Mapping) -> str:
+    """Overrides as they are typed at the end of a command; of a path only its last part, the rest is one machine's."""
+    short = {key: str(value).rstrip("/").split("/")[-1] for key, value in overrides.items()}
+    words = (shlex.quote(f"{key}={value}") for key, value in short.items())
+    return " ".join([" --set", *words]) if short else ""
 
 
 def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, **overrides) -> Lab:

@@ -1,0 +1,297 @@
+"""The paper's tables and figures from runs: ``python -m course_lib reproduce``.
+
+An experiment is a short function of a `Run`, one network fine-tuned with one seed, that returns the rows of a table.
+What is finished is kept, and what was begun goes on: the same command again comes to the same numbers.
+
+| experiment | of Molchanov et al. 2017 |
+|---|---|
+| oracle | Figures 2, 3 and 11: the change of the loss, map by map |
+| criteria | Table 1, with all normalisations and error bars |
+| layers | Table 3 and Figure 10: correlations within each layer |
+| pruning | Figures 4 and 5: accuracy while feature maps are removed, and the network trained from scratch |
+| steps | where we depart from the paper: more than one feature map a step |
+| updates | Figure 6: more or less fine-tuning between two steps |
+| latency | Table 2: arithmetic and measured speed-up |
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from course_lib import cost, criteria, datasets, models, oracle, paths, pruning, ranking, surgery, training
+from course_lib.classroom import comparison, results, runner, session
+from course_lib.classroom.commands import DTYPES, plainly
+from course_lib.feature_maps import Chain, Scores
+
+REDRAWN = 50  # times the images are redrawn for the error bars of Table 1
+DRAWS = 10  # random sign vectors a minibatch for curvature, as in appendix A.6
+STEPS = (1, 16, 64, 256)  # feature maps a step
+UPDATES = (0, 10, 30, 100)  # of fine-tuning between two steps
+
+
+@dataclasses.dataclass
+class Run:
+    """One network, fine-tuned to the profile's data with one seed, and what has been found out about it.
+
+    Attributes:
+        lab: the session: its sizes, its seed, its device.
+        folder: where half-finished work is kept.
+        dtype: of the oracle's changes; see `oracle.effects`.
+    """
+
+    lab: session.Lab
+    folder: Path
+    dtype: torch.dtype | None = None
+
+    @cached_property
+    def splits(self) -> datasets.Splits:
+        return self.lab.splits()
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        return self.lab.network(self.splits)
+
+    @cached_property
+    def image_shape(self) -> tuple[int, ...]:
+        return tuple(self.splits.train[0][0].shape)
+
+    @cached_property
+    def batches(self) -> list:
+        """The images of oracle and criteria: the same ones in the same order, so that they can be redrawn together."""
+        return list(self.lab.batches(self.splits, self.lab.profile.oracle_images))
+
+    @cached_property
+    def effects(self) -> Scores:
+        """{layer: (N, C)}, the exact oracle of every image; kept as it grows."""
+        choice, folder = self.lab.choice(self.model), self.folder / "oracle"
+        return oracle.effects(self.model, self.batches, choice, dtype=self.dtype, folder=folder)
+
+    @cached_property
+    def truth(self) -> Scores:
+        return {name: change.mean(0) for name, change in self.effects.items()}
+
+    @cached_property
+    def scores(self) -> dict[str, Scores]:
+        """Every criterion on the images of the oracle."""
+        return criteria.score(self.model, self.batches, list(criteria.CRITERIA), draws=DRAWS, seed=self.lab.seed)
+
+    def prune(self, name: str, **settings) -> list[dict]:
+        """The rows of one pruning run by the profile's settings, but for `settings`; it goes on where it was killed."""
+        how = self.lab.loop | {"maps_left": self.lab.profile.maps_left} | settings
+        steps = pruning.prune(self.model, self.splits, **how, folder=self.folder / name)
+        return [{"curve": name, **step.row(), "layers": _channels(step.model)} for step in steps]
+
+
+def _channels(model: torch.nn.Module) -> str:
+    """How many maps each layer has, the first one first: '64 64 128 ...'."""
+    return " ".join(str(layer.channels) for layer in Chain(model).layers.values())
+
+
+def oracle_by_map(run: Run) -> list[dict]:
+    """The oracle itself, and how far it would move with other images."""
+    rows = []
+    for layer, change in run.effects.items():
+        found = zip(change.mean(0).tolist(), (change.std(0) / len(change) ** 0.5).tolist(), strict=True)
+        rows += [{"layer": layer, "map": i, "change": c, "standard_error": e} for i, (c, e) in enumerate(found)]
+    return [row for row in rows if row["change"] == row["change"]]
+
+
+def table1(run: Run) -> list[dict]:
+    """Correlation of each criterion with oracle-abs; within layers with an interval over redrawn images."""
+    measured = {
+        "images": len(next(iter(run.effects.values()))),
+        "maps": sum(int((~t.isnan()).sum()) for t in run.truth.values()),
+        "accuracy": training.evaluate(run.model, run.splits.test).accuracy,
+    }
+    table = comparison.table1(run.scores, run.truth).join(_other_normalizations(run)).join(_interval(run))
+    return [{"criterion": name, **found, **measured} for name, found in table.to_dict("index").items()]
+
+
+def _other_normalizations(run: Run) -> pd.DataFrame:
+    found = comparison.normalizations(run.scores, run.truth)[["l1", "minmax"]]
+    return found.rename(columns="all_layers_{}".format)
+
+
+def _interval(run: Run) -> pd.DataFrame:
+    """Columns low and high: nine draws of the images in ten have their mean of layers between these."""
+    answers = comparison.answers(run.model, run.batches, seed=run.lab.seed)
+    fixed = {name: found for name, found in run.scores.items() if name not in answers}
+    found = comparison.intervals(answers, fixed, run.effects, REDRAWN, run.lab.seed)
+    return pd.DataFrame({side: found[side, "mean_of_layers"] for side in ("low", "high")})
+
+
+def table3(run: Run) -> list[dict]:
+    """Correlation within each layer."""
+    found = comparison.by_layer(run.scores, run.truth).rename_axis("criterion").reset_index()
+    return found.melt("criterion", var_name="layer", value_name="spearman").to_dict("records")
+
+
+def curves(run: Run) -> list[dict]:
+    """Accuracy while feature maps are removed: by criteria, by Taylor with a price on FLOPs, and from scratch."""
+    rows = [row for name in run.lab.profile.curves for row in run.prune(name, criterion=name)]
+    rows += run.prune("taylor_flops", criterion="taylor", flops_strength=flops_strength(run))
+    return rows + [from_scratch(run, updates=run.lab.profile.updates * max(row["number"] for row in rows))]
+
+
+def flops_strength(run: Run) -> float:
+    """The paper's lambda, 1e-3 for a costliest map of 57.9 MFLOPs, scaled to the costliest map of this network."""
+    return 1e-3 * 57.9 / max(cost.mflops_per_map(run.model, run.image_shape).values())
+
+
+def from_scratch(run: Run, updates: int) -> dict:
+    """Half of the maps in every layer, random weights, and as many updates as a pruning run has had."""
+    halves = {name: torch.arange(0, layer.channels, 2) for name, layer in Chain(run.model).layers.items()}
+    torch.manual_seed(run.lab.seed)
+    small, sizes = models.initialise(surgery.remove(run.model, halves)), run.lab.profile
+    training.fit(small, run.splits.train, updates=updates, lr=sizes.tuning_rate, augment=True, seed=run.lab.seed)
+    found = training.evaluate(small, run.splits.test)
+    maps, macs = cost.feature_maps(small), cost.macs(small, run.image_shape)
+    size = {"maps_left": maps, "macs": macs, "params": cost.parameters(small), "layers": _channels(small)}
+    return {"curve": "scratch", "number": updates, **size, "accuracy": found.accuracy, "loss": found.loss}
+
+
+def step_sizes(run: Run) -> list[dict]:
+    """Taylor with the paper's single map a step and with more, at the same number of updates in all."""
+    whole, rows = run.lab.profile, []
+    for maps in STEPS:
+        updates = max(1, round(whole.updates * maps / whole.maps_per_step))
+        found = run.prune(f"steps-{maps}", maps_per_step=maps, updates=updates)
+        rows += [{"maps_per_step": maps, "updates": updates, **row} for row in found]
+    return rows
+
+
+def tuning(run: Run) -> list[dict]:
+    """Taylor with more and fewer updates between two steps."""
+    return [{"updates": n, **row} for n in UPDATES for row in run.prune(f"updates-{n}", updates=n)]
+
+
+def latency(run: Run) -> list[dict]:
+    """Arithmetic and measured speed-up of networks that Taylor leaves, on this machine."""
+    scores, whole = ranking.normalize(run.scores["taylor"], "l2"), cost.feature_maps(run.model)
+    networks = {1.0: run.model}
+    for share in (0.66, 0.5, 0.33):
+        plan = ranking.lowest(scores, round((1 - share) * whole), keep_at_least=1)
+        networks[share] = surgery.remove(run.model, plan)
+    return [
+        {
+            "maps_share": share,
+            "macs": cost.macs(net, run.image_shape),
+            "params": cost.parameters(net),
+            "median_ms": cost.latency(net, run.image_shape, batch_size=16).median_ms,
+        }
+        for share, net in networks.items()
+    ]
+
+
+EXPERIMENTS: dict[str, Callable[[Run], list[dict]]] = {
+    "oracle": oracle_by_map,
+    "criteria": table1,
+    "layers": table3,
+    "pruning": curves,
+    "steps": step_sizes,
+    "updates": tuning,
+    "latency": latency,
+}
+
+
+def reproduce(
+    names: Iterable[str],
+    out: Path,
+    profile: str,
+    seeds: Iterable[int],
+    *,
+    command: str,
+    dtype: torch.dtype | None = None,
+    **overrides,
+) -> list[Path]:
+    """Run experiments for every seed and write a table of each, ``<out>/<experiment>.csv``.
+
+    Args:
+        names: keys of `EXPERIMENTS`.
+        out: folder of the tables. A folder holds the runs of one choice of sizes; seeds may be added later.
+        command: how a reader makes the tables again; it stands in every row.
+        overrides: fields of the profile to replace.
+
+    Raises:
+        ValueError: for a folder that holds runs of other sizes.
+    """
+    _same_sizes(out, {"profile": profile, "dtype": str(dtype), **overrides})
+    for seed in seeds:
+        run = Run(session.start(profile, seed, **overrides), out / "work" / f"seed-{seed}", dtype)
+        for name in names:
+            part = run.folder / f"{name}.csv"
+            if not part.exists():
+                print(f"{name}, seed {seed} ...", flush=True)
+                rows = pd.DataFrame(EXPERIMENTS[name](run)).assign(seed=seed)
+                results.record(rows, part, command=command, seed=None)
+    return [_gathered(name, out) for name in names]
+
+
+def _gathered(name: str, out: Path) -> Path:
+    """One table of all seeds that have been run, whichever call ran them."""
+    parts = sorted((out / "work").glob(f"seed-*/{name}.csv"), key=lambda part: int(part.parent.name[5:]))
+    with paths.atomic(out / f"{name}.csv") as temporary:
+        pd.concat([pd.read_csv(part) for part in parts], ignore_index=True).to_csv(temporary, index=False)
+    return out / f"{name}.csv"
+
+
+def _same_sizes(out: Path, sizes: dict) -> None:
+    """Two choices of sizes must not meet in one table."""
+    kept, now = out / "work" / "sizes.json", json.dumps(sizes, sort_keys=True, default=str)
+    if kept.exists() and kept.read_text(encoding="utf-8") != now:
+        raise ValueError(
+            f"{out} holds runs of other sizes, {kept.read_text(encoding='utf-8')}. Give the same ones to go on with "
+            "them, or another folder with --out."
+        )
+    with paths.atomic(kept) as temporary:
+        temporary.write_text(now, encoding="utf-8")
+
+
+@plainly
+def main(argv: list[str] | None = None) -> None:
+    """``python -m course_lib reproduce``: the same command again goes on where it was killed."""
+    options = _parser().parse_args(argv)
+    command = _command(options)
+    made = reproduce(
+        options.only or EXPERIMENTS,
+        options.out,
+        options.profile,
+        options.seeds,
+        command=command,
+        dtype=DTYPES.get(options.dtype),
+        **dict(options.set),
+    )
+    print("\n".join(f"{path}: {len(pd.read_csv(path))} rows" for path in made))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="course-lib reproduce",
+        description="The paper's tables and figures from runs. The same command again goes on where it was killed.",
+    )
+    parser.add_argument("--profile", default="paper", choices=session.PROFILES)
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="one network each (0)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the oracle; bfloat16 is fast where the processor has it")
+    parser.add_argument("--out", type=Path, default=Path("build/reproduce"), help="folder of tables (%(default)s)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], type=runner.setting, metavar="FIELD=VALUE", help="replace fields of the profile"
+    )
+    return parser
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command as a reader types it; of paths only their last part, the rest says where they lie on one machine."""
+    words = ["python -m course_lib reproduce --profile", options.profile]
+    words += ["--only", *options.only] if options.only else []
+    words += ["--seeds", *map(str, options.seeds)]
+    words += ["--dtype", options.dtype] if options.dtype else []
+    return " ".join(words) + session.as_typed(dict(options.set))

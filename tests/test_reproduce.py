@@ -1,0 +1,112 @@
+"""The paper's experiments by one command: resumed, gathered over seeds, and equal to the library's own functions."""
+
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from course_lib import cost, criteria, models, oracle
+from course_lib.classroom import reproduce, session
+
+SIZES = {"oracle_images": 8, "oracle_maps": 3, "train_images": 64, "test_images": 32, "network": "vgg16-petals"}
+LOOP = {"maps_per_step": 400, "maps_left": 0.5, "updates": 2, "score_images": 8, "curves": ("random",)}
+
+
+def made(tmp_path, *names, seeds=(0,), **sizes):
+    return reproduce.reproduce(names, tmp_path, "ci", seeds, command="typed so", **SIZES | sizes)
+
+
+def test_the_oracle_and_its_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "REDRAWN", 3)
+    by_map, table, layers = (pd.read_csv(path) for path in made(tmp_path, "oracle", "criteria", "layers"))
+    lab = session.start("ci", 0, **SIZES)
+    model, splits = models.trained("vgg16-petals"), lab.splits()
+    batches = list(lab.batches(splits, 8))
+    truth = oracle.ablate(model, batches, lab.choice(model), "naive")
+    weights = criteria.score(model, None, "min_weight")["min_weight"]
+    for name, changes in truth.items():
+        known = ~changes.isnan()
+        rows = by_map[by_map.layer == name]
+        assert rows["map"].tolist() == known.nonzero().flatten().tolist()
+        assert torch.allclose(torch.tensor(rows.change.tolist()).double(), changes[known], atol=1e-5)
+        right = stats.spearmanr(weights[name][known], changes[known].abs()).statistic
+        found = layers[(layers.layer == name) & (layers.criterion == "min_weight")].spearman.item()
+        assert found == pytest.approx(right, abs=1e-4)
+    assert set(table.criterion) == set(criteria.CRITERIA)
+    means = layers.groupby("criterion").spearman.mean()
+    assert means.to_dict() == pytest.approx(table.set_index("criterion").mean_of_layers.to_dict(), abs=1e-4)
+    assert (table.low <= table.high).all() and (table.maps == 39).all() and (table.images == 8).all()
+    assert (table.command == "typed so").all() and (table.seed == 0).all()
+
+
+def test_what_is_finished_is_kept_and_seeds_are_gathered(tmp_path, monkeypatch):
+    calls = []
+
+    def experiment(run):
+        calls.append(run.lab.seed)
+        return [{"value": run.lab.seed * 10}]
+
+    monkeypatch.setitem(reproduce.EXPERIMENTS, "oracle", experiment)
+    made(tmp_path, "oracle", seeds=[2, 10])
+    (path,) = made(tmp_path, "oracle", seeds=[2, 1])
+    assert calls == [2, 10, 1]
+    assert pd.read_csv(path)[["seed", "value"]].to_numpy().tolist() == [[1, 10], [2, 20], [10, 100]]
+
+
+def test_one_folder_holds_one_choice_of_sizes(tmp_path, monkeypatch):
+    monkeypatch.setitem(reproduce.EXPERIMENTS, "oracle", lambda run: [{"value": 1}])
+    made(tmp_path, "oracle")
+    with pytest.raises(ValueError, match=r"other sizes, .*\"oracle_images\": 8.*--out"):
+        made(tmp_path, "oracle", oracle_images=16)
+
+
+def test_pruning_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+    (whole,) = made(tmp_path / "whole", "pruning", **LOOP)
+    scratch = reproduce.from_scratch
+
+    def killed(run, updates):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduce, "from_scratch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "killed", "pruning", **LOOP)
+    monkeypatch.setattr(reproduce, "from_scratch", scratch)
+    (again,) = made(tmp_path / "killed", "pruning", **LOOP)
+    numbers = ["curve", "number", "maps_left", "layers", "macs", "params", "accuracy", "loss"]
+    whole, again = pd.read_csv(whole)[numbers], pd.read_csv(again)[numbers]
+    assert whole.equals(again)
+    assert whole.layers.map(lambda text: sum(map(int, text.split()))).equals(whole.maps_left)
+    assert set(whole.curve) == {"random", "taylor_flops", "scratch"}
+    assert whole.groupby("curve").maps_left.min().to_dict() == {"random": 528, "taylor_flops": 528, "scratch": 528}
+
+
+@pytest.mark.parametrize("name, column", [("steps", "maps_per_step"), ("updates", "updates")])
+def test_a_departure_is_one_setting_of_the_loop(name, column, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "STEPS", (300, 600))
+    monkeypatch.setattr(reproduce, "UPDATES", (0, 1))
+    (path,) = made(tmp_path, name, **LOOP)
+    table = pd.read_csv(path)
+    assert table[column].nunique() == 2 and table.groupby(column).maps_left.min().tolist() == [528, 528]
+
+
+def test_latency_of_smaller_and_smaller_networks(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce.cost, "latency", partial(cost.latency, seconds=0.1))
+    table = pd.read_csv(made(tmp_path, "latency")[0])
+    assert table.macs.is_monotonic_decreasing and table.params.is_monotonic_decreasing
+    assert (table.median_ms > 0).all()
+
+
+def test_the_command_is_written_as_a_reader_types_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(reproduce.EXPERIMENTS, "oracle", lambda run: [{"value": run.lab.profile.oracle_images}])
+    typed = ["--profile", "ci", "--only", "oracle", "--seeds", "3", "--out", str(tmp_path)]
+    assert reproduce.main([*typed, "--set", "oracle_images=8", "data_root=/home/me/photos"]) == 0
+    row = pd.read_csv(tmp_path / "oracle.csv").iloc[0]
+    assert row.command == (
+        "python -m course_lib reproduce --profile ci --only oracle --seeds 3 --set oracle_images=8 data_root=photos"
+    )
+    assert row.value == 8 and row.seed == 3
+    assert "oracle.csv: 1 rows" in capsys.readouterr().out
+    assert reproduce.main([*typed]) == 2  # other sizes, said in one sentence
+    assert "other sizes" in capsys.readouterr().err
