@@ -36,14 +36,14 @@ class Maps:
         gradient: (N, C, H, W), the derivative of each example's own loss by z.
         curvature: (N, C), an estimate of the second derivative of each example's loss by the gate, unbiased if draws
             were asked for.
-        slopes: (N, R, C), the derivative of R of each example's logits by the gate.
-        likeliest: (N, R), which logits: the label's first, then those of the most probable other classes.
-        logits: (N, classes), with all gates open.
         labels: (N,) the right answers, 0 .. classes - 1.
         classes: number of the network's outputs.
         weight: (C, C_in, K, K) of the layer's convolution.
         memory: a dict of this layer and criterion that lasts from the first batch to the last.
         generator: source of random numbers, seeded.
+        slopes: (N, R, C), the derivative of R of each example's logits by the gate.
+        likeliest: (N, R), which logits: the label's first, then those of the most probable other classes.
+        logits: (N, classes), with all gates open.
     """
 
     weight: Tensor
@@ -51,12 +51,12 @@ class Maps:
     z: Tensor | None = None
     gradient: Tensor | None = None
     curvature: Tensor | None = None
-    slopes: Tensor | None = None
-    likeliest: Tensor | None = None
-    logits: Tensor | None = None
     labels: Tensor | None = None
     classes: int = 0
     memory: dict = field(default_factory=dict)
+    slopes: Tensor | None = None
+    likeliest: Tensor | None = None
+    logits: Tensor | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:
