@@ -7,7 +7,7 @@ import pytest
 
 import course_lib
 from course_lib import paths
-from course_lib.classroom import runner
+from course_lib.classroom import checks, runner, solved
 
 EVERY = sorted(paths.notebooks_dir().glob("*.ipynb"))
 NUMBERED = runner.numbered()
@@ -86,6 +86,30 @@ def test_it_closes_as_every_notebook_does(path):
     assert self_test.count("<details><summary>Answer</summary>\n\n") == 5
     if path.stem != "TEMPLATE":
         assert "TODO" not in text
+
+
+@by_name(EVERY)
+def test_an_exercise_is_a_stub_its_check_and_its_solution(path):
+    code = [cell for cell in cells(path) if cell.cell_type == "code"]
+    tags = [(cell.metadata.get("tags") or [""])[0] for cell in code]
+    stubs = [at for at, tag in enumerate(tags) if tag == "exercise"]
+    assert len(stubs) >= 2 or path.stem == "TEMPLATE"
+    assert tags.count("check") == tags.count("solution") == len(stubs)
+    for at in stubs:
+        assert tags[at : at + 3] == ["exercise", "check", "solution"]
+        name, function = solved.CHECK.fullmatch(code[at + 1].source).groups()
+        assert code[at].source.startswith(f"def {function}(")
+        assert name in checks.EXERCISES and code[at + 2].source.startswith(f'checks.solution("{name}")')
+
+
+@by_name(NUMBERED)
+def test_once_it_is_solved_every_check_says_right(path, tmp_path):
+    # Where nothing but the check looks at an answer, the lesson is the same as unsolved, and is left out here.
+    copy = solved.write(path, tmp_path / "solved" / path.name, checks_alone=not solved.uses_answers(path))
+    (outcome,) = runner.run([copy], tmp_path, profile="ci")
+    assert outcome.error == ""
+    said = [cell.outputs[0].text for cell in tagged(tmp_path / path.name, "check")]
+    assert len(said) == len(tagged(path, "check")) and all(text.startswith("Right: ") for text in said)
 
 
 @by_name(NUMBERED)

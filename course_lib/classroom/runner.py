@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 
 from course_lib import paths
-from course_lib.classroom import results, session
+from course_lib.classroom import results, session, solved
 from course_lib.names import UnknownName
 
 PARAMETERS = ("profile", "seed", "overrides")
@@ -180,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         notebooks = numbered(options.only)
+        if options.solved:
+            notebooks = [solved.write(path, options.out / "solved" / path.name) for path in notebooks]
         outcomes = run(notebooks, options.out, options.profile, options.seed, **dict(options.set))
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -188,6 +190,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There are no notebooks in {paths.notebooks_dir()}.", file=sys.stderr)
         return 2
     command = f"python -m course_lib run --profile {options.profile} --seed {options.seed}"
+    command += " --solved" * options.solved
     rows = [{"notebook": o.notebook, "seconds": o.seconds, "outcome": _verdict(o)} for o in outcomes]
     results.record(rows, options.out / "summary.csv", command=command, seed=options.seed)
     print(f"\n{summary(outcomes)}\nExecuted notebooks and pages are in {options.out}.")
@@ -200,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="beginnings of names, for instance: 06 09")
     parser.add_argument("--out", type=Path, default=Path("build/course"), help="folder of what is made (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--solved", action="store_true", help="with the right answers in the stubs of the exercises")
     parser.add_argument(
         "--set", nargs="+", default=[], type=setting, metavar="FIELD=VALUE", help="replace fields of the profile"
     )
