@@ -3,8 +3,9 @@
 import re
 
 import pytest
+import torch
 
-from course_lib import criteria
+from course_lib import criteria, ranking
 from course_lib.classroom import checks
 
 NAMES = sorted(checks.EXERCISES)
@@ -80,6 +81,12 @@ def test_a_function_may_change_its_input():
 def test_lists_and_numpy_are_numbers_too():
     assert checks.judge("taylor", lambda maps: criteria.taylor(maps).numpy()).kind == "right"
     assert checks.judge("taylor", lambda maps: criteria.taylor(maps).tolist()).kind == "right"
+
+
+def test_the_short_references_agree_with_the_library():
+    for scores, n in checks.find("lowest").inputs(torch.Generator().manual_seed(1)):
+        ours, librarys = checks.find("lowest").reference(scores, n), ranking.lowest(scores, n)
+        assert {name: maps.tolist() for name, maps in ours.items()} == {k: v.tolist() for k, v in librarys.items()}
 
 
 def test_an_unknown_exercise_is_answered_with_the_nearest():

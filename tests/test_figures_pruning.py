@@ -9,9 +9,10 @@ import pytest
 import torch
 from networks import small_vgg
 
-from course_lib import datasets
+from course_lib import cost, datasets, paths, surgery
 from course_lib.classroom import figures
 from course_lib.classroom.figures import style
+from course_lib.feature_maps import Chain
 
 matplotlib.use("Agg")
 
@@ -62,6 +63,28 @@ def test_curves_before_tuning_and_recorded_ones(table):
     drawn = lines(figures.pruning_curves(table, recorded, when="right after the cut"))
     assert drawn["Random"].get_ydata().tolist() == pytest.approx([0.8, 0.4, 0.2])
     assert drawn["Taylor (recorded)"].get_ydata().tolist() == pytest.approx([0.8, 0.6])
+
+
+@pytest.mark.parametrize("axis, column", [("feature maps", "maps_percent"), ("FLOPs", "gflops")])
+def test_the_papers_figure_4_shows_every_number_read_from_it(axis, column):
+    paper = pd.read_csv(paths.data_dir() / "paper" / "figure4.csv")
+    drawn = [line.get_ydata().tolist() for line in figures.papers_figure4(paper, axis).axes[0].get_lines()]
+    rows = paper[paper.axis == column]
+    assert sorted(sum(drawn, [])) == sorted(rows.accuracy) and len(drawn) == rows.criterion.nunique()
+
+
+def test_a_network_from_scratch_is_one_point_on_every_axis(table):
+    whole = small_vgg()
+    half = surgery.remove(
+        whole, {name: torch.arange(0, layer.channels, 2) for name, layer in Chain(whole).layers.items()}
+    )
+    point = figures.one_point("scratch", half, whole, (3, 8, 8), 0.4)
+    together = pd.concat([table, point], ignore_index=True)
+    left = {"feature maps": 8 / 18, "MACs": cost.macs(half, (3, 8, 8)) / cost.macs(whole, (3, 8, 8))}
+    for axis, share in left.items():
+        line = lines(figures.pruning_curves(together, axis=axis))["From scratch"]
+        assert np.isnan(line.get_ydata()[0]) and line.get_ydata()[1] == 0.4
+        assert line.get_xdata().tolist() == pytest.approx([1, share])
 
 
 def test_shares_of_two_seeds_do_not_mix():

@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: what surgery selects, and what a feature map costs."""
+"""Exercises of notebook 09: which feature maps go, what surgery selects; and of 00, what a feature map costs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,45 @@ from torch import Tensor
 
 from course_lib import cost
 from course_lib.classroom.checks.engine import add
+from course_lib.feature_maps import Plan, Scores
+
+
+def lowest(scores: Scores, n: int) -> Plan:
+    """The n lowest maps of all layers, but never the last of a layer: `ranking.lowest` without its options."""
+    lowest_first = sorted((value, name, at) for name, s in scores.items() for at, value in enumerate(s.tolist()))
+    plan = {name: [] for name in scores}
+    for _, name, at in lowest_first:
+        if sum(map(len, plan.values())) < n and len(plan[name]) < len(scores[name]) - 1:
+            plan[name].append(at)
+    return {name: torch.tensor(sorted(maps)) for name, maps in plan.items() if maps}
+
+
+def random_networks(generator: torch.Generator) -> Iterator[tuple[Scores, int]]:
+    """Scores of several layers and how many maps are to go; in some networks a whole layer has low scores."""
+    networks = ((4, 6, 5), None, 4), ((3, 4, 9), "conv1", 6), ((1, 5), "conv1", 2), ((2, 2, 8), "conv2", 5)
+    for sizes, weak, n in networks:
+        scores = {f"conv{i}": 1 + torch.rand(size, generator=generator) for i, size in enumerate(sizes, 1)}
+        yield {name: s / 100 if name == weak else s for name, s in scores.items()}, n
+
+
+def _of_each_layer(scores: Scores, count) -> Plan:
+    plan = {name: s.argsort()[: count(s)].sort().values for name, s in scores.items()}
+    return {name: maps for name, maps in plan.items() if len(maps)}
+
+
+def _without_a_floor(scores: Scores, n: int) -> Plan:
+    limit = torch.cat(list(scores.values())).sort().values[n - 1]
+    return {name: (s <= limit).nonzero().flatten() for name, s in scores.items() if (s <= limit).any()}
+
+
+def _that_stay(scores: Scores, n: int) -> Plan:
+    gone = lowest(scores, n)
+    stay = {name: set(range(len(s))) - set(gone.get(name, torch.zeros(0)).tolist()) for name, s in scores.items()}
+    return {name: torch.tensor(sorted(maps)) for name, maps in stay.items()}
+
+
+def _by_score(scores: Scores, n: int) -> Plan:
+    return {name: maps[scores[name][maps].argsort()] for name, maps in lowest(scores, n).items()}
 
 
 def columns(channels: Tensor, block: int) -> Tensor:
@@ -29,6 +68,26 @@ def random_layers(generator: torch.Generator) -> Iterator[tuple[int, int]]:
     for _ in range(3):
         yield tuple(torch.randint(1, 1000, (2,), generator=generator).tolist())
 
+
+add(
+    "lowest",
+    lowest,
+    inputs=random_networks,
+    mistakes={
+        "you emptied a layer; without feature maps it passes nothing on, so each keeps its best one": _without_a_floor,
+        "you took n maps of every layer; n counts over all layers": lambda scores, n: _of_each_layer(
+            scores, lambda s: min(n, len(s) - 1)
+        ),
+        "you took the same share of every layer; the lowest of all layers may lie in a few": lambda scores, n: (
+            _of_each_layer(scores, lambda s: n * len(s) // sum(map(len, scores.values())))
+        ),
+        "you took the highest scores; those are the maps to keep": lambda scores, n: lowest(
+            {name: -s for name, s in scores.items()}, n
+        ),
+        "these are the maps that stay; return those that go": _that_stay,
+        "right maps, but within a layer sort the indices": _by_score,
+    },
+)
 
 add(
     "columns",

@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: the Taylor criterion, and what makes layers comparable."""
+"""Exercises of notebook 07: the Taylor criterion and the curvature; and of 00, what makes layers comparable."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from course_lib import criteria, ranking
+from course_lib.classroom import gate_curves
 from course_lib.classroom.checks.engine import add
 from course_lib.criteria import Maps
 from course_lib.feature_maps import Scores
@@ -31,6 +32,17 @@ def random_scores(generator: torch.Generator) -> Iterator[tuple[Scores]]:
     for sizes in ((4, 3, 6), (1, 5), (1,)):
         yield ({f"conv{i}": torch.rand(n, generator=generator) * 10.0**-i for i, n in enumerate(sizes, 1)},)
     yield ({"conv1": torch.rand(3, generator=generator), "conv2": torch.zeros(2)},)
+
+
+def random_slopes(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Derivatives of the logits by the gates, (N, classes, C), and a softmax, (N, classes)."""
+    for shape in ((3, 4, 5), (2, 5, 2), (1, 3, 1), (4, 2, 6)):
+        logits = torch.randn(shape[:2], generator=generator, dtype=torch.float64)
+        yield torch.randn(shape, generator=generator, dtype=torch.float64), logits.softmax(1)
+
+
+def _mean_over_classes(slopes: Tensor, p: Tensor) -> Tensor:
+    return torch.einsum("nk,nkc->nc", p, slopes)
 
 
 def _each_layer(how: Callable[[Tensor], Tensor]) -> Callable[[Scores], Scores]:
@@ -87,4 +99,27 @@ add(
         "a layer whose scores are all zero became NaN; it should stay zero": _each_layer(lambda s: s / s.norm()),
     },
     shows=(ranking.normalize, ranking._divide),
+)
+
+add(
+    "curvature",
+    gate_curves.curvature,
+    inputs=random_slopes,
+    mistakes={
+        "you left out the square of the mean; a variance is the mean of squares minus it": lambda J, p: (
+            _mean_over_classes(J.square(), p)
+        ),
+        "you gave all classes the same weight; the network's own probabilities weigh them": lambda J, p: J.var(
+            1, correction=0
+        ),
+        "you weighed all classes alike and divided by one less; the probabilities weigh them": lambda J, p: J.var(1),
+        "this is the mean of J among the classes; asked for is its variance": _mean_over_classes,
+        "you took the root; the curvature is the variance itself": lambda J, p: gate_curves.curvature(J, p).sqrt(),
+        "you weighed J before you squared it; the probabilities multiply the squares": lambda J, p: (
+            (p[:, :, None] * J).square().sum(1) - _mean_over_classes(J, p).square()
+        ),
+        "you averaged over examples; every example has a curvature of its own": lambda J, p: gate_curves.curvature(
+            J, p
+        ).mean(0),
+    },
 )

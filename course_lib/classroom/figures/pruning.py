@@ -45,6 +45,21 @@ def lead(table: pd.DataFrame, one: str, other: str, axis: str, share: float = 0.
     return float(np.mean(found[one]) - np.mean(found[other]))
 
 
+def one_point(
+    name: str, network: nn.Module, whole: nn.Module, image_shape: tuple[int, ...], accuracy: float, seed: int = 0
+) -> pd.DataFrame:
+    """A network that no pruning run made, for `pruning_curves`: beside the whole one, whose accuracy is not repeated."""
+    rows = [
+        {
+            **{"curve": name, "seed": seed, "number": number, "accuracy": found, "accuracy_before_tuning": np.nan},
+            **{"maps_left": cost.feature_maps(model), "macs": cost.macs(model, image_shape)},
+            "params": cost.parameters(model),
+        }
+        for number, (model, found) in enumerate(((whole, np.nan), (network, accuracy)))
+    ]
+    return pd.DataFrame(rows)
+
+
 def pruning_curves(
     table: pd.DataFrame,
     recorded: pd.DataFrame | None = None,
@@ -75,6 +90,25 @@ def pruning_curves(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=f"{axis} left", ylabel=f"test accuracy\n{when}", title=heading, ylim=(0, 1))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")
+    return figure
+
+
+def papers_figure4(paper: pd.DataFrame, axis: str = "feature maps") -> Figure:
+    """Figure 4 of the paper, redrawn from numbers that were read from its plot: VGG-16 on Birds-200.
+
+    Args:
+        paper: data/paper/figure4.csv.
+        axis: 'feature maps' (in percent of 4224) or 'FLOPs' (in GFLOPs).
+    """
+    column, label = {"feature maps": ("maps_percent", "feature maps left, %"), "FLOPs": ("gflops", "GFLOPs left")}[axis]
+    figure, axes = plt.subplots(figsize=(13, 6))
+    for name, rows in paper[paper.axis == column].groupby("criterion", sort=False):
+        looks = {"color": colour(name), "marker": MARKERS.get(name, "o"), "ms": 9}
+        axes.plot(rows.left, rows.accuracy, ls="-" if len(rows) > 1 else "", lw=2.5, label=title(name), **looks)
+    axes.invert_xaxis()
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlabel=label, ylabel="test accuracy", ylim=(0, 1), title="VGG-16 on Birds-200 (paper, read from Figure 4)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 
