@@ -92,13 +92,3 @@ def test_maps_that_were_not_measured_are_not_chosen():
     nan = torch.nan
     found = gate_curves.typical_maps({"a": torch.tensor([nan, -3.0, 1.0, nan, 2.0])}, ["a"])
     assert found == {"a": {"critical": 1, "typical": 4, "idle": 2}}
-
-
-def test_the_interval_holds_a_perfect_criterion_and_not_its_opposite():
-    torch.manual_seed(0)
-    size = torch.arange(1.0, 9.0)
-    effects = {"a": size + 0.1 * torch.randn(200, 8), "b": size.flip(0) + 0.1 * torch.randn(200, 8)}
-    low, high = gate_curves.bootstrap(lambda rows: {"a": size, "b": size.flip(0)}, effects)
-    assert 0.99 < low <= high <= 1
-    low, high = gate_curves.bootstrap(lambda rows: {"a": -size, "b": size}, effects)
-    assert high < -0.99

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib import criteria, loss, ranking
+from course_lib import criteria, loss
 from course_lib.criteria import Maps
 from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place, spread
 
@@ -163,20 +163,6 @@ def curvature_draws(slopes: Tensor, p: Tensor, signs_for: str, draws: int, seed:
             moved = torch.einsum("nkc,nc->nk", slopes, signs)  # J v
             weighted = p * (moved - (p * moved).sum(1, keepdim=True))  # (diag p - p p') J v
             yield signs * torch.einsum("nkc,nk->nc", slopes, weighted)
-
-
-def bootstrap(
-    scores: Callable[[Tensor], Scores], effects: Scores, draws: int = 50, seed: int = 0
-) -> tuple[float, float]:
-    """An interval that holds nine in ten of the mean per-layer Spearman correlations when examples are redrawn.
-
-    Args:
-        scores: rows of examples (N,) -> scores computed on those.
-        effects: the oracle's change of loss, {layer: (N, C)}.
-    """
-    means = [ranking.spearman(scores(rows), truth).mean for rows, truth in redrawn(effects, draws, seed)]
-    low, high = np.quantile(means, [0.05, 0.95])
-    return float(low), float(high)
 
 
 def redrawn(effects: Scores, draws: int, seed: int) -> Iterator[tuple[Tensor, Scores]]:

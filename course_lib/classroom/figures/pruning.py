@@ -48,7 +48,7 @@ def lead(table: pd.DataFrame, one: str, other: str, axis: str, share: float = 0.
 def one_point(
     name: str, network: nn.Module, whole: nn.Module, image_shape: tuple[int, ...], accuracy: float, seed: int = 0
 ) -> pd.DataFrame:
-    """A network that no pruning run made, for `pruning_curves`: beside the whole one, whose accuracy is not repeated."""
+    """A network that no pruning run made, as a curve of `pruning_curves`: the whole one, undrawn, and this one."""
     rows = [
         {
             **{"curve": name, "seed": seed, "number": number, "accuracy": found, "accuracy_before_tuning": np.nan},
