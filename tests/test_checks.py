@@ -92,3 +92,8 @@ def test_the_short_references_agree_with_the_library():
 def test_an_unknown_exercise_is_answered_with_the_nearest():
     with pytest.raises(KeyError, match="Did you mean 'taylor'"):
         checks.judge("tailor", lambda maps: None)
+
+
+def test_an_input_that_does_not_say_what_it_is_goes_by_its_type():
+    verdict = checks.judge("change_of_loss", lambda chain, *rest: 1 / 0)
+    assert "on Chain, an array of shape (5, 2, 6, 6)" in verdict.sentence

@@ -47,6 +47,12 @@ add(
         "you correlated the positions that argsort gives; the rank of a value is where it comes in that order": (
             lambda a, b: _pearson(np.argsort(a, kind="stable"), np.argsort(b, kind="stable"))
         ),
+        "`corrcoef` gives a table of two by two; return the entry [0, 1]": lambda a, b: np.corrcoef(
+            stats.rankdata(a), stats.rankdata(b)
+        ),
+        "this is Kendall's tau, which counts pairs; Spearman's correlates ranks": lambda a, b: float(
+            stats.kendalltau(a, b).statistic
+        ),
         "you ranked one side from the top and one from the bottom": lambda a, b: comparison.rank_correlation(a, -b),
         "you used covariance; divide by both standard deviations": lambda a, b: float(
             np.cov(stats.rankdata(a), stats.rankdata(b), bias=True)[0, 1]

@@ -77,6 +77,10 @@ add(
         "you divided the sum of squares by N; the unbiased estimate divides by N - 1": lambda e: (
             e.std(0, correction=0) / len(e) ** 0.5
         ),
+        "you divided by the root of the number of maps; the sample is the pictures": lambda e: (
+            e.std(0) / e.shape[1] ** 0.5
+        ),
+        "you took one standard deviation of everything; every map has its own": lambda e: e.std() / len(e) ** 0.5,
         "you went along the maps; the pictures are the rows": lambda e: e.std(1) / e.shape[1] ** 0.5,
         "you took the variance; the standard error is its root": lambda e: e.var(0) / len(e),
     },

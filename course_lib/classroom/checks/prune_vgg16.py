@@ -84,6 +84,15 @@ add(
         "you took the highest scores; those are the maps to keep": lambda scores, n: lowest(
             {name: -s for name, s in scores.items()}, n
         ),
+        "layers that lose nothing are in it, too; leave them out": lambda scores, n: {
+            name: lowest(scores, n).get(name, torch.zeros(0)) for name in scores
+        },
+        "you took n maps of every layer, and emptied some; n counts over all layers": lambda scores, n: _of_each_layer(
+            scores, lambda s: n
+        ),
+        "these are places in one long row of scores; say for each layer which of its maps": lambda scores, n: torch.cat(
+            list(scores.values())
+        ).argsort()[:n],
         "these are the maps that stay; return those that go": _that_stay,
         "right maps, but within a layer sort the indices": _by_score,
     },
@@ -104,6 +113,9 @@ add(
         "right columns, but position by position; flatten lays one whole map after the other": lambda c, b: (
             c[None] * b + torch.arange(b)[:, None]
         ).flatten(),
+        "you took the first columns, as many as are wanted; the channels say which": lambda c, b: torch.arange(
+            len(c) * b
+        ),
         "return the indices in one row: flatten the table": lambda c, b: c[:, None] * b + torch.arange(b),
     },
 )
@@ -114,6 +126,13 @@ add(
     inputs=random_layers,
     mistakes={
         "these are MACs: one MAC is two FLOPs": lambda positions, weights: positions * (weights + 1) / 1e6,
+        "these are MACs, and the bias is left out; it counts as one weight more": lambda positions, weights: (
+            positions * weights / 1e6
+        ),
+        "the bias counts like a weight, as two FLOPs": lambda positions, weights: positions * (2 * weights + 1) / 1e6,
+        "these are billions of FLOPs; asked for are millions": lambda positions, weights: (
+            2 * positions * (weights + 1) / 1e9
+        ),
         "you left out the bias, which counts as one more input": lambda positions, weights: (
             2 * positions * weights / 1e6
         ),

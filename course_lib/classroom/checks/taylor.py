@@ -71,6 +71,10 @@ add(
         "you summed over positions; eq. 8 divides by their number M": lambda m: (
             (m.gradient * m.z).sum(m.positions).abs()
         ),
+        "you averaged over maps, too; return one number for each example and map": lambda m: (
+            (m.gradient * m.z).mean().abs()
+        ),
+        "you squared; the paper takes the absolute value": lambda m: (m.gradient * m.z).mean(m.positions).square(),
         "you left out the absolute value": lambda m: (m.gradient * m.z).mean(m.positions),
         "you left out z: this is the gradient alone": lambda m: m.gradient.mean(m.positions).abs(),
         "you multiplied the averages; the product comes first, position by position": lambda m: (
@@ -111,6 +115,9 @@ add(
         ),
         "you gave all classes the same weight; the network's own probabilities weigh them": lambda J, p: J.var(
             1, correction=0
+        ),
+        "the other way round: the mean of squares minus the square of the mean": lambda J, p: (
+            -gate_curves.curvature(J, p)
         ),
         "you weighed all classes alike and divided by one less; the probabilities weigh them": lambda J, p: J.var(1),
         "this is the mean of J among the classes; asked for is its variance": _mean_over_classes,
