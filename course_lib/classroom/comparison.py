@@ -27,6 +27,11 @@ from course_lib.progress import track
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 ROWS = {"per layer": "mean_of_layers", "all layers": "all_layers", "all layers, l2": "all_layers_l2"}
+# The paper's, the L1 norm, and nothing at all.
+NINE = (
+    *("taylor", "obd", "activation_mean", "activation_std", "apoz", "mutual_information"),
+    *("min_weight", "l1_norm", "random"),
+)
 PER_EXAMPLE = ("taylor", "obd", "activation_mean", "activation_std", "apoz")  # answer for every example by itself
 
 

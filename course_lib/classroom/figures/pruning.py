@@ -14,6 +14,7 @@ from course_lib.classroom.figures.style import COLOURS, MARKERS, colour, layer_l
 from course_lib.feature_maps import Chain
 
 AXES = {"feature maps": "maps_share", "MACs": "macs_share", "parameters": "params_share"}
+FRAME = {"left": 0.125, "right": 0.655, "bottom": 0.13, "top": 0.92}  # fixed: fitting takes longer than a slider may
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -77,8 +78,7 @@ def pruning_curves(
         when: 'after fine-tuning' or 'right after the cut'.
     """
     x, y = AXES[axis], "accuracy" if when == "after fine-tuning" else "accuracy_before_tuning"
-    frame = {"left": 0.125, "right": 0.655, "bottom": 0.13, "top": 0.92}
-    figure, axes = plt.subplots(figsize=(13, 6), layout="none", gridspec_kw=frame)
+    figure, axes = plt.subplots(figsize=(13, 6), layout="none", gridspec_kw=FRAME)
     for source, faint in ((recorded, True), (table, False)):
         if source is not None:
             steps = shares(source).groupby(["curve", "number"], sort=False)
@@ -101,14 +101,14 @@ def papers_figure4(paper: pd.DataFrame, axis: str = "feature maps") -> Figure:
         axis: 'feature maps' (in percent of 4224) or 'FLOPs' (in GFLOPs).
     """
     column, label = {"feature maps": ("maps_percent", "feature maps left, %"), "FLOPs": ("gflops", "GFLOPs left")}[axis]
-    figure, axes = plt.subplots(figsize=(13, 6))
+    figure, axes = plt.subplots(figsize=(13, 6), layout="none", gridspec_kw=FRAME)
     for name, rows in paper[paper.axis == column].groupby("criterion", sort=False):
         looks = {"color": colour(name), "marker": MARKERS.get(name, "o"), "ms": 9}
         axes.plot(rows.left, rows.accuracy, ls="-" if len(rows) > 1 else "", lw=2.5, label=title(name), **looks)
     axes.invert_xaxis()
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=label, ylabel="test accuracy", ylim=(0, 1), title="VGG-16 on Birds-200 (paper, read from Figure 4)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")
     return figure
 
 
