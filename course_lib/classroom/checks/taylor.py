@@ -24,7 +24,8 @@ def random_maps(generator: torch.Generator) -> Iterator[tuple[Maps]]:
         gradient = torch.randn(shape, generator=generator, dtype=torch.float64)
         weight = torch.randn(shape[1], 2, 3, 3, generator=generator, dtype=torch.float64)
         labels = torch.randint(5, shape[:1], generator=generator)
-        yield (Maps(weight, torch.Generator(), z, gradient, torch.rand(shape[:2]), labels, 5),)
+        seen = {"z": z, "gradient": gradient, "curvature": torch.rand(shape[:2]), "labels": labels, "classes": 5}
+        yield (Maps(weight, torch.Generator(), **seen),)
 
 
 def random_scores(generator: torch.Generator) -> Iterator[tuple[Scores]]:
