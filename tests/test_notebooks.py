@@ -1,11 +1,12 @@
 """Every notebook has the form that the course and its tools rely on, and runs to its end in profile `ci`."""
 
+import copy
 import re
 
 import nbformat
+import notebook_rules as rules
 import pytest
 
-import course_lib
 from course_lib import paths
 from course_lib.classroom import checks, runner, solved
 
@@ -13,93 +14,182 @@ EVERY = sorted(paths.notebooks_dir().glob("*.ipynb"))
 NUMBERED = runner.numbered()
 
 
-def cells(path):
-    return nbformat.read(path, as_version=4).cells
-
-
-def tagged(path, tag):
-    return [cell for cell in cells(path) if tag in cell.metadata.get("tags", [])]
-
-
 def by_name(paths):
     return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
+def each(functions):
+    return pytest.mark.parametrize("rule", functions, ids=lambda rule: rule.__name__)
+
+
+# ------------------------------------------------------------------------------------------------------------ the rules
+
+
+@each(rules.EVERYWHERE)
 @by_name(EVERY)
-def test_papermill_can_run_it(path):
-    assert runner.check(path) == ""
-    assert nbformat.read(path, as_version=4).metadata.kernelspec.name == "python3"
+def test_every_notebook_keeps(rule, path):
+    assert list(rule(rules.read(path))) == []
 
 
-@by_name(EVERY)
-def test_the_parameters_are_those_of_the_template(path):
-    (cell,) = tagged(path, "parameters")
-    (template,) = tagged(paths.notebooks_dir() / "TEMPLATE.ipynb", "parameters")
-    assert cell.source == template.source
-
-
-@by_name(EVERY)
-def test_the_setup_cell_is_the_same_everywhere(path):
-    (cell,) = tagged(path, "setup")
-    (template,) = tagged(paths.notebooks_dir() / "TEMPLATE.ipynb", "setup")
-    assert cell.source == template.source
-    assert f"git+{course_lib.REPOSITORY}@v{course_lib.__version__}" in cell.source
-
-
-@by_name(EVERY)
-def test_the_title_is_a_question_and_the_badge_opens_this_notebook(path):
-    title, *_ = cells(path)
-    first, *rest = title.source.splitlines()
-    assert re.fullmatch(r"# .+\?", first)
-    repository = course_lib.REPOSITORY.removeprefix("https://github.com/")
-    assert f"colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}" in "\n".join(rest)
-
-
-@by_name(EVERY)
-def test_it_is_committed_without_outputs(path):
-    notebook = nbformat.read(path, as_version=4)
-    assert not {"widgets", "papermill"} & set(notebook.metadata)
-    for cell in notebook.cells:
-        assert not cell.get("outputs") and cell.get("execution_count") is None and "papermill" not in cell.metadata
-
-
-@by_name(EVERY)
-def test_cell_ids_are_readable_and_unique(path):
-    ids = [cell.id for cell in cells(path)]
-    prefix = "NN" if path.stem == "TEMPLATE" else path.stem[:2]
-    assert len(set(ids)) == len(ids)
-    assert not [name for name in ids if not re.fullmatch(rf"{prefix}-[a-z][a-z0-9-]*", name)]
-
-
-@by_name(EVERY)
-def test_widgets_come_from_explore_alone(path):
-    # A bare `interact` hides errors from papermill and now and then hangs it.
-    code = "\n".join(cell.source for cell in cells(path) if cell.cell_type == "code")
-    assert not re.search(r"ipywidgets|\binteract\b|\.observe\(", code)
-
-
-@by_name(EVERY)
-def test_it_closes_as_every_notebook_does(path):
-    text = "\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
-    assert "What this does not show" in text and "## References" in text
-    self_test = text[text.index("Five questions") :]
-    assert self_test.count("<details><summary>Answer</summary>\n\n") == 5
-    if path.stem != "TEMPLATE":
-        assert "TODO" not in text
-
-
+@each(rules.NUMBERED)
 @by_name(NUMBERED)
-def test_an_exercise_is_a_stub_its_check_and_its_solution(path):
-    code = [cell for cell in cells(path) if cell.cell_type == "code"]
-    tags = [(cell.metadata.get("tags") or [""])[0] for cell in code]
-    stubs = [at for at, tag in enumerate(tags) if tag == "exercise"]
-    assert len(stubs) >= 2
-    assert tags.count("check") == tags.count("solution") == len(stubs)
-    for at in stubs:
-        assert tags[at : at + 3] == ["exercise", "check", "solution"]
-        name, function = solved.CHECK.fullmatch(code[at + 1].source).groups()
-        assert code[at].source.startswith(f"def {function}(")
-        assert name in checks.EXERCISES and code[at + 2].source.startswith(f'checks.solution("{name}")')
+def test_every_numbered_notebook_keeps(rule, path):
+    assert list(rule(rules.read(path))) == []
+
+
+# --------------------------------------------------------------------------------------------- what lies between files
+
+
+def test_every_exercise_is_used_in_a_notebook():
+    used = {name for page in rules.course().values() for name in re.findall(r'checks\.check\("(\w+)"', page.code)}
+    assert used == set(checks.EXERCISES)
+
+
+def test_the_readme_lists_the_notebooks_and_their_questions():
+    rows = re.findall(r"^\| \[(\w+)\]\(notebooks/(\w+)\.ipynb\) \| (.+?\?) \|", rules.README, re.MULTILINE)
+    titles = {path.stem: rules.read(path).cells[0].source.splitlines()[0].removeprefix("# ") for path in NUMBERED}
+    assert [name for name, _, _ in rows] == [file for _, file, _ in rows] == list(titles)
+    assert {name: question for name, _, question in rows} == titles
+
+
+def test_no_notebook_is_both_there_and_announced():
+    assert not rules.announced() & rules.course().keys()
+
+
+def test_docstrings_say_where_a_thing_is_taught():
+    said = 0
+    for path in paths.notebooks_dir().parent.glob("course_lib/**/*.py"):
+        for stem, section in re.findall(r"notebooks/(\w+)\.ipynb(?:,\s+section (\d+))?", path.read_text("utf-8")):
+            assert stem in {notebook.stem for notebook in EVERY}, path
+            assert not section or section in rules.course()[stem[:2]].sections, path
+            said += 1
+    assert said > 30
+
+
+# --------------------------------------------------------------------------------------------------- tests of the tests
+
+
+def whole():
+    """A notebook that keeps all rules, to be broken."""
+    return rules.read(paths.notebooks_dir() / "05_baselines.ipynb")
+
+
+def cell(page, name):
+    (found,) = (cell for cell in page.cells if cell.id == f"{page.number}-{name}")
+    return found
+
+
+def put(name, old, new):
+    """A way to break a notebook: other text in one of its cells."""
+
+    def broken(page):
+        assert old in cell(page, name).source
+        cell(page, name).source = cell(page, name).source.replace(old, new)
+
+    return broken
+
+
+def tags(name, *new):
+    return lambda page: cell(page, name).metadata.update(tags=list(new))
+
+
+def without(name):
+    return lambda page: page.cells.remove(cell(page, name))
+
+
+def written_below(name, text):
+    def broken(page):
+        cell(page, name).source += "\n" + text
+
+    return broken
+
+
+def everywhere(old, new):
+    def broken(page):
+        for each in page.cells:
+            each.source = each.source.replace(old, new)
+
+    return broken
+
+
+def repeated(page):
+    page.cells += [copy.deepcopy(page.cells[-1])]
+
+
+def run(page):
+    page.cells[5].execution_count = 1
+
+
+def long(page):
+    page.cells += [nbformat.v4.new_markdown_cell("more", id=f"{page.number}-more-{i}") for i in range(20)]
+
+
+def wordy_code(page):
+    for each in page.of_type("code"):
+        each.source += "\npass" * 6
+
+
+BROKEN = [
+    (rules.papermill_can_run_it, lambda page: page.notebook.metadata.pop("kernelspec")),
+    (rules.papermill_can_run_it, lambda page: page.notebook.metadata.kernelspec.update(name="julia")),
+    (rules.papermill_can_run_it, tags("parameters")),
+    (rules.its_set_up_is_the_templates, put("parameters", "seed = 0", "seed = 1")),
+    (rules.its_set_up_is_the_templates, put("setup", "import sys\n", "import os, sys\n")),
+    (rules.its_set_up_is_the_templates, put("setup", "@v", "@main")),
+    (rules.its_title_is_a_question, put("title", "?", ".")),
+    (rules.its_badge_opens_this_notebook, put("title", "05_baselines", "06_oracle")),
+    (rules.it_has_no_outputs, run),
+    (rules.it_has_no_outputs, lambda page: page.notebook.metadata.update(widgets={})),
+    (rules.it_has_no_outputs, lambda page: cell(page, "imports").outputs.append({"output_type": "stream"})),
+    (rules.its_cell_ids_are_readable_and_unique, repeated),
+    (rules.its_cell_ids_are_readable_and_unique, lambda page: page.cells[5].update(id="d41d8cd9")),
+    (rules.its_widgets_come_from_explore_alone, written_below("imports", "from ipywidgets import interact")),
+    (rules.it_closes_as_every_notebook_does, without("limits")),
+    (rules.it_closes_as_every_notebook_does, put("self-test", "Answer</summary>\n\n", "Answer</summary>\n")),
+    (rules.its_links_resolve, written_below("question", "see [the library](../course_lib/criterion.py)")),
+    (rules.nothing_is_left_to_do, written_below("question", "TODO")),
+    (rules.its_length_is_that_of_a_lesson, long),
+    (rules.its_length_is_that_of_a_lesson, lambda page: page.cells.__delitem__(slice(20, None))),
+    (rules.its_length_is_that_of_a_lesson, wordy_code),
+    (rules.its_length_is_that_of_a_lesson, written_below("weight-check", "pass\n" * 25)),
+    (rules.its_exercises_are_complete, lambda page: [tags(n)(page) for n in ("ex-weight-stub", "ex-apoz-stub")]),
+    (rules.its_exercises_are_complete, put("ex-weight", "<details><summary>Hint", "<details><summary>Help")),
+    (rules.its_exercises_are_complete, without("ex-weight-check")),
+    (rules.its_exercises_are_complete, without("ex-weight-solution")),
+    (rules.its_exercises_are_complete, put("ex-weight-solution", "min_weight", "apoz")),
+    (rules.its_exercises_are_complete, put("ex-weight-check", 'checks.check("min_weight", min_weight)', "pass")),
+    (rules.its_exercises_are_known, put("ex-weight-check", '"min_weight"', '"minimum_weight"')),
+    (
+        rules.it_makes_the_reader_think,
+        lambda page: [everywhere(f"*{word}", "*Know")(page) for word in ("Think", "Predict")],
+    ),
+    (rules.it_can_be_played_with, everywhere("course_lib.explore(", "print(")),
+    (rules.its_details_are_closed, put("ex-weight", "</details>", "")),
+    (rules.its_details_are_closed, put("ex-weight", "Hint</summary>\n\n", "Hint</summary>\n")),
+    (rules.its_references_to_notebooks_resolve, written_below("question", "See notebook 13.")),
+    (rules.its_references_to_notebooks_resolve, written_below("question", "See notebooks 06, 07 and 23.")),
+    (rules.its_references_to_notebooks_resolve, written_below("question", "See notebook 07, section 12.")),
+    (rules.its_references_to_notebooks_resolve, written_below("question", "See notebook 03, step 31.")),
+    (rules.its_references_to_itself_resolve, written_below("question", "See section 17.")),
+    (rules.its_references_to_itself_resolve, written_below("question", "From steps 1 and 9 follows")),
+]
+
+
+@pytest.mark.parametrize(("rule", "breaks"), BROKEN, ids=[f"{i}-{rule.__name__}" for i, (rule, _) in enumerate(BROKEN)])
+def test_a_broken_notebook_is_caught(rule, breaks):
+    page = whole()
+    assert list(rule(page)) == []
+    page = whole()
+    breaks(page)
+    assert list(rule(page)) != []
+
+
+def test_every_rule_is_tested_and_applied():
+    written = {function for name, function in vars(rules).items() if re.match(r"(its?|papermill|nothing)_", name)}
+    assert written == {rule for rule, _ in BROKEN} == {*rules.EVERYWHERE, *rules.NUMBERED}
+
+
+# --------------------------------------------------------------------------------------------------------- they are run
 
 
 @by_name(NUMBERED)
@@ -108,8 +198,8 @@ def test_once_it_is_solved_every_check_says_right(path, tmp_path):
     copy = solved.write(path, tmp_path / "solved" / path.name, checks_alone=not solved.uses_answers(path))
     (outcome,) = runner.run([copy], tmp_path, profile="ci")
     assert outcome.error == ""
-    said = [cell.outputs[0].text for cell in tagged(tmp_path / path.name, "check")]
-    assert len(said) == len(tagged(path, "check")) and all(text.startswith("Right: ") for text in said)
+    ran = [cell for cell in nbformat.read(tmp_path / path.name, as_version=4).cells if "check" in cell.metadata.tags]
+    assert len(ran) >= 2 and all(cell.outputs[0].text.startswith("Right: ") for cell in ran)
 
 
 @by_name(NUMBERED)
@@ -122,7 +212,6 @@ def test_it_runs_to_its_end(path, tmp_path):
 def test_the_template_runs_too(tmp_path):
     (outcome,) = runner.run([paths.notebooks_dir() / "TEMPLATE.ipynb"], tmp_path, profile="ci")
     assert outcome.error == ""
-    outputs = [o for cell in cells(tmp_path / "TEMPLATE.ipynb") for o in cell.get("outputs", [])]
-    assert (
-        sum("image/png" in output.get("data", {}) for output in outputs) == 2
-    )  # the figure, and the same to play with
+    cells = nbformat.read(tmp_path / "TEMPLATE.ipynb", as_version=4).cells
+    pictures = ["image/png" in output.get("data", {}) for each in cells for output in each.get("outputs", [])]
+    assert sum(pictures) == 2  # the figure, and the same to play with

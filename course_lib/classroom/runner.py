@@ -83,15 +83,19 @@ def _run_one(path: Path, out: Path, parameters: dict) -> Outcome:
 
 def check(path: Path) -> str:
     """What papermill would not notice, or say badly; empty if there is nothing to complain about."""
-    notebook = nbformat.read(path, as_version=4)
+    return complaint(nbformat.read(path, as_version=4), path.name)
+
+
+def complaint(notebook: nbformat.NotebookNode, name: str) -> str:
+    """`check` for a notebook that was read already."""
     if not notebook.metadata.get("kernelspec"):
-        return f"{path.name} has no kernelspec in its metadata. Copy that of TEMPLATE.ipynb."
+        return f"{name} has no kernelspec in its metadata. Copy that of TEMPLATE.ipynb."
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
-        return f"{path.name} has {len(tagged)} cells tagged 'parameters'; exactly one is needed, see TEMPLATE.ipynb."
-    missing = [name for name in PARAMETERS if name not in _assigned(tagged[0].source)]
+        return f"{name} has {len(tagged)} cells tagged 'parameters'; exactly one is needed, see TEMPLATE.ipynb."
+    missing = [parameter for parameter in PARAMETERS if parameter not in _assigned(tagged[0].source)]
     if missing:
-        return f"The parameters cell of {path.name} does not set {', '.join(missing)}; see TEMPLATE.ipynb."
+        return f"The parameters cell of {name} does not set {', '.join(missing)}; see TEMPLATE.ipynb."
     return ""
 
 
