@@ -123,6 +123,18 @@ def test_short_codes_add_up():
     assert large < small < 0.95
 
 
+def test_gaps_of_networks_before_and_after_pruning():
+    table = capacity.network_gaps({"large": (10**6, 14, 5000), "tiny": (30, 2, 100_000)})
+    large, tiny = table.loc["large"], table.loc["tiny"]
+    assert large.upper == pytest.approx(1e6 * 14 * np.log2(1e6)) and large.bits == 32e6
+    # A dimension above the number of images says nothing: sqrt(2 ln 2) and the part for the risk.
+    assert large.gap == pytest.approx(np.sqrt(2 * np.log(2)) + np.sqrt(np.log(1 / risk_bounds.DELTA) / 10_000))
+    assert tiny.gap == pytest.approx(risk_bounds.vc_gap(30 * 2 * np.log2(15), 100_000)) and tiny.gap < 0.2
+    for row in table.itertuples():
+        assert risk_bounds.vc_gap(row.allowed, int(row.images)) == pytest.approx(1)
+        assert row.room * row.layers * np.log2(row.room) == pytest.approx(row.allowed, rel=1e-3)
+
+
 def test_sign_changes_bounds_hold_and_more_data_give_a_better_choice():
     few, many = capacity.sign_change_risks(100), capacity.sign_change_risks(3000)
     for table in (few, many):

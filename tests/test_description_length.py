@@ -238,6 +238,22 @@ def test_labels_compress_if_and_only_if_there_is_something_to_learn():
     assert theory.prequential_bits(LogisticRegression(), x, rng.permutation(labels), ends, 4).sum() > uniform
 
 
+def test_weights_are_told_in_the_cheapest_way_of_those_tried():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    labels = (x @ rng.normal(size=(3, 4)) + rng.gumbel(size=(60, 4))).argmax(1)
+    told = networks.told_weights(x, labels, strengths=(0.1, 1.0), precisions=(0, 3), noises=(0.1, 1.0))
+    fits = [LogisticRegression(C=strength, max_iter=200).fit(x, labels) for strength in (0.1, 1.0)]
+    plain = told.loc["two parts, float32"]
+    assert plain.model_bits == 32 * (4 * 3 + 4)
+    assert plain.label_bits == pytest.approx(theory.label_bits(fits[1].predict_proba(x), labels))
+    rounded = [theory.rounded((fit.coef_, fit.intercept_), precision) for fit in fits for precision in (0, 3)]
+    lengths = [code.bits + theory.linear_label_bits(*code.arrays, x, labels) for code in rounded]
+    assert told.loc["two parts, best precision"].sum() == pytest.approx(min(lengths))
+    noisy = [sum(theory.noisy_bits(fit.coef_, fit.intercept_, x, labels, sd)) for fit in fits for sd in (0.1, 1.0)]
+    assert told.loc["noisy weights, bits back"].sum() == pytest.approx(min(noisy))
+
+
 # ------------------------------------------------------------------------------------------------------------ networks
 
 

@@ -140,6 +140,12 @@ def test_covers_count_of_points_in_general_position(m, p):
     assert len(vc.dichotomies(X)) == vc.half_space_growth(m, p) <= vc.sauer(m, p + 1)
 
 
+def test_points_on_a_circle_are_in_general_position():
+    X = vc.on_a_circle(6)
+    np.testing.assert_allclose(np.linalg.norm(X, axis=1), 1)
+    assert len(vc.dichotomies(X)) == vc.half_space_growth(6, 2)
+
+
 def test_growth_is_everything_up_to_the_dimension_and_polynomial_beyond():
     for d in (1, 3, 5):
         for m in range(1, 15):

@@ -189,6 +189,23 @@ def _errors(layers: Layers, X: Tensor, labels: Tensor) -> Tensor:
     return (outputs(X, layers).argmax(2) != labels).double().mean(1)
 
 
+def network_gaps(described: Mapping[str, tuple[int, int, int]]) -> pd.DataFrame:
+    """What the VC dimension of networks says, from {name: (weights, layers, images)}.
+
+    Returns:
+        Index name; columns weights, layers, images; lower and upper (orders of the dimension, without constants), bits
+        (of float32 weights, a bound on it); gap (test above training error by `lower`), allowed (the largest dimension
+        with a gap of one) and room (the weights that this would be).
+    """
+    table = pd.DataFrame(described, index=["weights", "layers", "images"]).T
+    table["lower"], table["upper"] = risk_bounds.network_dimension(table.weights, table.layers)
+    table["bits"] = 32 * table.weights
+    table["gap"] = [risk_bounds.vc_gap(row.lower, int(row.images)) for row in table.itertuples()]
+    table["allowed"] = [risk_bounds.largest_dimension(1.0, int(images)) for images in table.images]
+    table["room"] = [risk_bounds.largest_network(row.allowed, int(row.layers)) for row in table.itertuples()]
+    return table
+
+
 def sign_change_risks(n: int, most: int = 12, *, seed: int = 0) -> pd.DataFrame:
     """Structural risk minimisation on a line: classes with at most k = 0 ... most changes of sign, fitted exactly.
 

@@ -33,6 +33,46 @@ PUBLIC = ("random", "min_weight", "l1_norm", "activation_mean", "activation_std"
 STRENGTHS = (0.1, 1.0, 10.0)
 
 
+# ------------------------------------------------------------------------------------------------- a linear classifier
+
+
+def told_weights(
+    x: np.ndarray,
+    labels: np.ndarray,
+    strengths: Sequence[float] = (0.01, 0.1, 1.0),
+    precisions: Sequence[int] = range(-2, 6),
+    noises: Sequence[float] = tuple(2.0 ** np.arange(-6, 1)),
+) -> pd.DataFrame:
+    """A linear classifier and the labels under it, in three codes that tell weights: bits of both parts.
+
+    Args:
+        x, labels: (N, features), (N,).
+        strengths: of the classifiers tried (scikit-learn's C); at 32 bits the last one is told.
+        precisions, noises: tried with each of them; the shortest message counts.
+
+    Returns:
+        Rows 'two parts, float32', 'two parts, best precision', 'noisy weights, bits back'; columns model_bits,
+        label_bits.
+    """
+    fits = [theory.fitted(learner(strength), x, labels) for strength in strengths]
+    layers = [(fit.coef_, fit.intercept_) for fit in fits]
+    plain = (32 * sum(part.size for part in layers[-1]), theory.linear_label_bits(*layers[-1], x, labels))
+    rows = {
+        "two parts, float32": plain,
+        "two parts, best precision": min((_two_parts(a, b, x, labels) for a in layers for b in precisions), key=sum),
+        "noisy weights, bits back": min(
+            (theory.noisy_bits(*a, x, labels, sd) for a in layers for sd in noises), key=sum
+        ),
+    }
+    return pd.DataFrame(rows, index=["model_bits", "label_bits"]).T
+
+
+def _two_parts(layer: Sequence[np.ndarray], precision: int, x: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Bits of a layer at a precision, and of the labels under it as rounded."""
+    code = theory.rounded(layer, precision)
+    return code.bits, theory.linear_label_bits(*code.arrays, x, labels)
+
+
 # -------------------------------------------------------------------------------------------------------- from nothing
 
 
@@ -183,10 +223,7 @@ def frozen_codes(run: Iterable[Frozen], precisions: Sequence[int], growth: float
 
 def told_layer(frozen: Frozen, precision: int) -> dict:
     """The cheapest output layer of `STRENGTHS` at this precision, and the labels under it as rounded."""
-    tried = []
-    for layer in frozen.layers:
-        code = theory.rounded(layer, precision)
-        tried.append((code.bits, theory.linear_label_bits(*code.arrays, frozen.features, frozen.labels)))
+    tried = (_two_parts(layer, precision, frozen.features, frozen.labels) for layer in frozen.layers)
     model, labels = min(tried, key=sum)
     return {"code": "two parts", "precision": precision, "model_bits": model, "label_bits": labels}
 

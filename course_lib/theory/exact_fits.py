@@ -55,15 +55,16 @@ def memorise(X: np.ndarray, y: np.ndarray, seed: int = 0) -> Memory:
     """A network of 2n + p weights that has exactly the values y (n,) at n different points X (n, p).
 
     Zhang, Bengio, Hardt, Recht and Vinyals, ICLR 2017, Theorem 1 and its proof in the appendix: project on a random
-    line, put one kink before each point, and solve a triangular system.
+    line, put one kink before each point, and solve a triangular system. Here each kink is at the point's left
+    neighbour, so that along the line the outputs go straight from value to value and do not overshoot.
     """
     a = np.random.default_rng(seed).standard_normal(X.shape[1])
     z = X @ a
     order = np.argsort(z)
-    if (gaps := np.diff(z[order])).min(initial=np.inf) <= 0:
+    if np.diff(z[order]).min(initial=np.inf) <= 0:
         raise ValueError("Two points fall on the same place of the line: they are equal, so leave one of them out.")
     b = np.empty(len(X))
-    b[0], b[1:] = z[order[0]] - 1, z[order[:-1]] + gaps / 2  # b_1 < z_1 < b_2 < z_2 < ...
+    b[0], b[1:] = z[order[0]] - 1, z[order[:-1]]  # b_1 < z_1 = b_2 < z_2 = b_3 < ...
     triangle = np.maximum(z[order][:, None] - b, 0)
     return Memory(a, b, _forward_substitution(triangle, y[order]))
 

@@ -49,6 +49,12 @@ def _solved(found) -> bool:
     return found.status == 0
 
 
+def on_a_circle(m: int) -> np.ndarray:
+    """m points (m, 2), evenly spread on the unit circle: no three of them on a line."""
+    angles = 2 * np.pi * np.arange(m) / m + 0.3
+    return np.column_stack([np.cos(angles), np.sin(angles)])
+
+
 def labellings(m: int) -> np.ndarray:
     """All 2^m labellings of m points, (2^m, m): row i has the binary digits of i, 1 as +1 and 0 as -1."""
     return np.array(list(itertools.product([-1, 1], repeat=m))).reshape(2**m, m)

@@ -36,6 +36,12 @@ add(
         ),
         "these are absolute values; the paper squares": lambda m: m.weight.abs().flatten(1).mean(1),
         "you squared the mean; the mean of the squares is wanted": lambda m: m.weight.flatten(1).mean(1).square(),
+        "this is the length of the kernel; the paper has the mean of the squares, without a root": lambda m: (
+            m.weight.flatten(1).norm(dim=1)
+        ),
+        "the name misleads: not the smallest number of a kernel, but the mean square, of which the smallest goes": (
+            lambda m: m.weight.flatten(1).min(1).values
+        ),
         "you took the root at the end; the paper does not": lambda m: m.weight.square().flatten(1).mean(1).sqrt(),
         "you averaged over the maps; each map has its own kernel, the first axis stays": lambda m: (
             m.weight.square().mean((0, 2, 3))

@@ -39,6 +39,10 @@ add(
             [0] * (len(_digits(n)) - 1) + _digits(n)[::-1]
         ),
         "that is the length of the word; return its bits": lambda n: 2 * len(_digits(n)) - 1,
+        "that is one text; return a list of bits": lambda n: "".join(map(str, codes.elias_gamma(n))),
+        "you wrote as many zeros as the number says; it is as many as it has digits, less one": lambda n: (
+            [0] * (n - 1) + [1]
+        ),
     },
 )
 
@@ -73,5 +77,12 @@ add(
             (_nats(m, s, p) + 0.5).sum() / np.log(2)
         ),
         "this is one number for every weight; return their sum": lambda m, s, p: _nats(m, s, p) / np.log(2),
+        "you multiplied by ln 2; nats become bits by division": lambda m, s, p: _nats(m, s, p).sum() * np.log(2),
+        "the logarithm is upside down: a narrow Q costs more, so it is log(sigma / s)": lambda m, s, p: (
+            (np.log(s / p) + (m**2 + s**2) / (2 * p**2) - 0.5).sum() / np.log(2)
+        ),
+        "you forgot the 1/2 at the squares": lambda m, s, p: (
+            (np.log(p / s) + (m**2 + s**2) / p**2 - 0.5).sum() / np.log(2)
+        ),
     },
 )

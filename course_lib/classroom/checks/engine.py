@@ -122,6 +122,8 @@ def describe(case: object) -> str:
         return f"an array of shape {tuple(case.shape)}" if case.ndim else f"{float(case):.4g}"
     if isinstance(case, Mapping):
         return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in case.items()) + "}"
+    if isinstance(case, float):
+        return f"{case:.4g}"
     tells = len(repr(case)) < 60 and type(case).__repr__ is not object.__repr__
     return getattr(case, "__name__", None) or (repr(case) if tells else type(case).__name__)
 

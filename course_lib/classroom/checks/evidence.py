@@ -55,6 +55,13 @@ def _without_beta(design, targets, alpha, beta):
     return evidence.laplace(fit, evidence.log_prior(mean, alpha), precision).total
 
 
+def _peak_without_beta(design, targets, alpha, beta):
+    weights = evidence.posterior(design, targets, alpha, beta)
+    mean = weights.mean / beta
+    fit = evidence.log_likelihood(mean, design, targets, beta)
+    return evidence.laplace(fit, evidence.log_prior(mean, alpha), weights.precision).total
+
+
 add(
     "log_evidence",
     log_evidence,
@@ -68,6 +75,12 @@ add(
         "you left k/2 log 2 pi over; it cancels between prior and integral": _with(circle=1),
         "E_W and E_D carry a factor 1/2": _with(misfit=2, size=2),
         "your A is Phi'Phi + alpha I; the noise scales the first part, beta Phi'Phi": _without_beta,
+        "your w_MP lacks the factor beta: it is beta times the inverse of A times Phi't": _peak_without_beta,
+        "you subtracted log det A; the integral has its root, so half of it": _with(volume=2),
+        "you exchanged alpha and beta": lambda design, t, alpha, beta: log_evidence(design, t, beta, alpha),
+        "the sign is the wrong way round": lambda *given: -log_evidence(*given),
+        "that is the evidence itself; its logarithm is asked for": lambda *given: np.exp(log_evidence(*given)),
+        "these are bits; nats are asked for": lambda *given: log_evidence(*given) / np.log(2),
     },
     shows=(
         evidence.posterior,
@@ -100,5 +113,10 @@ add(
             -(m**2) / (2 * v) - np.log(a * v) / 2
         ),
         "you left out alpha: compare with the width before the data": lambda m, v, a: m**2 / (2 * v) + np.log(v) / 2,
+        "you took alpha for a variance; it is a precision, the variance before the data is 1 / alpha": (
+            lambda m, v, a: m**2 / (2 * v) + np.log(v / a) / 2
+        ),
+        "you added up the weights; one number for each is wanted": lambda m, v, a: evidence.gain(m, v, a).sum(),
+        "m**2 / 2 * v multiplies by v; write m**2 / (2 * v)": lambda m, v, a: m**2 / 2 * v + np.log(a * v) / 2,
     },
 )

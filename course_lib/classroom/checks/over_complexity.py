@@ -82,6 +82,10 @@ def _covariance(z):
     return values @ values.T / values.shape[1]
 
 
+def _not_transposed(z):
+    return over_complexity.correlations(z.reshape(1, z.shape[1], -1, 1))
+
+
 def _dead_is_nan(z):
     r = over_complexity.correlations(z)
     dead = r.diagonal() < 0.5
@@ -98,5 +102,12 @@ add(
         "you took the correlation image by image and averaged; take all examples together": _image_by_image,
         "you did not divide by the standard deviations: that is the covariance": _covariance,
         "a map that never changes gives 0/0 = NaN in yours; it should correlate with nothing: zero": _dead_is_nan,
+        "corrcoef gives NaN for a map that never changes, where zero is wanted, and no matrix for a single map": (
+            lambda z: torch.corrcoef(z.transpose(0, 1).flatten(1))
+        ),
+        "you set the whole diagonal to one; a map that never changes has zero there too": lambda z: (
+            over_complexity.correlations(z).fill_diagonal_(1)
+        ),
+        "you flattened before the axis of maps was in front, so a row has numbers of several maps": _not_transposed,
     },
 )

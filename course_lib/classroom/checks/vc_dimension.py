@@ -63,9 +63,9 @@ add(
             X, y, bounds=(0, None)
         ),
         "you left out b, so that only lines through the origin are tried": lambda X, y: _program(X, y, bias=False),
-        "y (w x + b) >= 0 is solved by w = 0, b = 0, whatever the labels; ask for >= 1": lambda X, y: _program(
-            X, y, least=0.0
-        ),
+        "yours always finds a line. Either w = 0, b = 0 satisfies your inequalities (ask for >= 1, and mind that "
+        "linprog takes A v <= b), or the labels y are not in them": lambda X, y: True,
+        "you returned the status as it is; it is 0 if there is a line: compare": lambda X, y: 2 * (not _program(X, y)),
         "you fitted by least squares, which may miss a line that is there; ask only for the right side": _least_squares,
         "you asked for w x + b = y; a point may lie farther from the line: y (w x + b) >= 1": _on_the_margin,
         "true and false are exchanged: status 0 means that there is a line": lambda X, y: not _program(X, y),
@@ -104,8 +104,11 @@ add(
         "you counted the points that have both labels; all combinations must occur": lambda family: int(
             (np.abs(family.sum(0)) < len(family)).sum()
         ),
-        "you counted the shattered sets; the largest of them is asked for": lambda family: len(
+        "you counted the shattered sets; the size of the largest is asked for": lambda family: len(
             vc_dimension.shattered_sets(family)
+        ),
+        "you counted the shattered sets, all but the empty one; the size of the largest is asked for": lambda family: (
+            len(vc_dimension.shattered_sets(family)) - 1
         ),
     },
     shows=(vc_dimension.family_dimension, vc_dimension.shattered_sets, vc_dimension.is_shattered),

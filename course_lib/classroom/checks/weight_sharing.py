@@ -52,6 +52,14 @@ add(
             w, c, c.variances
         ).logsumexp(1),
         "you left out the shares pi_j": lambda w, c: (weight_sharing.log_joint(w, c) - c.log_shares).logsumexp(1),
+        "you left 2 pi out of the normaliser 1 / (sqrt(2 pi) sigma)": lambda w, c: (
+            weight_sharing.log_density(w, c) + math.log(2 * math.pi) / 2
+        ),
+        "that is the density; its logarithm is asked for": lambda w, c: weight_sharing.log_density(w, c).exp(),
+        "the sign is the wrong way round: log p, not -log p": lambda w, c: -weight_sharing.log_density(w, c),
+        "you summed over the weights, axis 0; sum over the components": lambda w, c: weight_sharing.log_joint(
+            w, c
+        ).logsumexp(0),
         "you summed over the weights; return one number for each weight": lambda w, c: weight_sharing.log_density(
             w, c
         ).sum(),
@@ -112,5 +120,8 @@ add(
             row, 2**bits - 1, filler=2**bits, first=1
         ),
         "you wrote fillers for the zeros at the end of the row; they need none": _with_tail,
+        "your pairs are the wrong way round: first the zeros skipped, then the index": lambda row, bits: [
+            entry[::-1] for entry in weight_code.relative(row, bits)
+        ],
     },
 )
