@@ -42,6 +42,15 @@ def test_memorise_has_the_values_with_2n_plus_p_weights(n, p):
     np.testing.assert_allclose(network.w @ hidden, network(X), atol=1e-6)
 
 
+def test_between_the_points_the_memory_does_not_overshoot():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((200, 1)), rng.choice([-1, 1], 200)
+    between = np.linspace(X.min(), X.max(), 3001)[:, None]
+    order = X[:, 0].argsort()
+    expected = np.interp(between[:, 0], X[order, 0], y[order])
+    np.testing.assert_allclose(exact_fits.memorise(X, y)(between), expected, atol=1e-5)
+
+
 def test_memorise_refuses_equal_points():
     with pytest.raises(ValueError, match="leave one of them out"):
         exact_fits.memorise(np.array([[1.0, 2], [3, 4], [1, 2]]), np.ones(3))
