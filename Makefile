@@ -9,7 +9,7 @@ STRIP := .venv/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.me
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test lint format bench checkpoints
+.PHONY: help course lab seminar test lint format bench checkpoints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ course: $(STAMP) ## run every notebook on the embedded data; pages and a summary
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+seminar: $(STAMP) ## students' and teacher's notebooks, lesson plans and marking sheet: build/seminar.zip
+	$(PY) -m course_lib seminar
 
 test: $(STAMP) ## run all tests
 	$(PY) -m pytest
@@ -44,5 +47,5 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=python3.12 ...")'
 	@echo "Setting up .venv; the first time PyTorch is downloaded, which takes a few minutes."
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare,export]'
+	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare,export,seminar]'
 	@touch $@

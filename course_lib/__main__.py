@@ -10,6 +10,7 @@ COMMANDS = {
     "prune": ("course_lib.classroom.commands", "prune", "make a trained network smaller"),
     "oracle": ("course_lib.classroom.commands", "measure_oracle", "measure what each feature map is worth"),
     "reproduce": ("course_lib.classroom.reproduce", "main", "the paper's tables and figures from runs"),
+    "seminar": ("course_lib.classroom.seminar", "main", "notebooks for students and for the teacher, in one zip"),
     "checkpoints": ("course_lib.classroom.checkpoints", "main", "train the embedded networks again"),
 }
 
