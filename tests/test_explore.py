@@ -125,3 +125,63 @@ def test_in_a_real_kernel_the_front_end_decides(monkeypatch, answers, shown):
     with run_kernel() as client:
         client.execute_interactive(code, allow_stdin=answers, timeout=120, output_hook=printed.append)
     assert shown in [m["content"].get("text", "").strip() for m in printed]
+
+
+def test_in_a_real_kernel_a_slider_dragged_fast_over_a_slow_figure_shows_its_last_value(monkeypatch):
+    # As a front end does that does not wait for answers: forty changes at once.
+    from jupyter_client.manager import run_kernel
+
+    monkeypatch.delenv("COURSE_LIB_STATIC", raising=False)
+    code = """
+import asyncio, time, course_lib
+drawn = []
+def slow(k):
+    drawn.append(k)
+    time.sleep(0.2)
+    return f"<svg><text>this is {k}</text></svg>"
+box = course_lib.explore(slow, k=(0, 40, 0))
+print(box.children[0].comm.comm_id)
+"""
+    printed = []
+    with run_kernel() as client:
+
+        def run(code):
+            printed.clear()
+            client.execute_interactive(code, allow_stdin=True, timeout=120, output_hook=printed.append)
+            return "".join(m["content"].get("text", "") for m in printed).strip()
+
+        comm = run(code)
+        for value in range(1, 41):
+            state = {"method": "update", "state": {"value": value}, "buffer_paths": []}
+            client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": comm, "data": state}))
+        drawn = run("await asyncio.sleep(1)\nprint(drawn)\nassert 'k = 40. this is 40' in box.children[1].value")
+    assert drawn.startswith("[0, 1, ") and drawn.endswith(", 40]") and drawn.count(",") < 20, drawn
+
+
+@pytest.mark.parametrize(
+    ("control", "step", "form"),
+    [((-2.0, 2.0, 0.5), 0.02, ".2f"), ((0.5, 0.999, 0.98), 0.002, ".3f"), ((0, 300.0, 30), 2, ".0f")],
+)
+def test_a_slider_of_fractions_has_a_round_step_that_meets_its_default(watched, control, step, form):
+    (slider,), _ = parts(course_lib.explore(svg, k=control))
+    assert slider.step == pytest.approx(step) and slider.readout_format == form
+
+
+def test_a_default_between_two_steps_is_refused():
+    with pytest.raises(ValueError, match="steps of 4, past its default"):
+        course_lib.explore(svg, k=(0, 10, 4, 5))
+
+
+def test_what_was_drawn_is_not_drawn_again(watched):
+    drawn = []
+    (slider,), picture = parts(course_lib.explore(lambda k: drawn.append(k) or svg(k), k=(0, 3, 1)))
+    for value in (2, 1, 2, 3):
+        slider.value = value
+        assert f'alt="k = {value}.' in picture.value
+    assert drawn == [1, 2, 3]
+
+
+def test_a_browser_counts_in_steps_and_zero_is_zero(watched):
+    (slider,), picture = parts(course_lib.explore(svg, k=(-6.0, 3.0, 0.5, 0.5)))
+    slider.value = -8.9e-16
+    assert 'alt="k = 0. 0.0 a' in picture.value
