@@ -1,5 +1,6 @@
 """Figures that move without a kernel: what is in the HTML. How it behaves is tested in test_browser_frames.py."""
 
+import base64
 import html
 import re
 
@@ -53,13 +54,15 @@ def test_nothing_is_fetched_and_the_same_figure_is_the_same_html():
     assert shown == course_lib.frames(line, k=[1, 2]).data
 
 
-def test_many_points_become_a_png_and_few_an_svg():
-    def cloud(n):
+def test_many_points_become_an_image_in_the_svg():
+    def size(n):
         figure, axes = plt.subplots(figsize=(4, 2))
         axes.scatter(*np.random.default_rng(0).random((2, n)))
-        return figure
+        svg = base64.b64decode(picture.image(figure).split("base64,")[1].split('"')[0]).decode()
+        return svg.count("<use"), svg.count("<image")
 
-    assert "data:image/svg" in picture.image(cloud(3)) and "data:image/png" in picture.image(cloud(3000))
+    few, many = size(200), size(3000)
+    assert few[0] > 200 and few[1] == 0 and many[0] < 100 and many[1] == 1
 
 
 def test_errors_are_errors():

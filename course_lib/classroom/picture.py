@@ -5,40 +5,34 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import re
 
-import numpy as np
 from matplotlib import pyplot
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.ticker import LogFormatterSciNotation, NullLocator
 
 #: Characters of a description: a screen reader cannot skim.
 LONGEST = 700
-#: Bytes. Beyond these, thousands of points for instance, an SVG is worth less than what it costs.
-HEAVY = 100_000
+#: Points of a cloud from which on it is drawn as an image: as shapes they would take long, here and in the browser.
+MANY = 300
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def image(drawn: Figure | str, said: str = "") -> str:
     """A figure as an image that says what it shows; `said` begins its description.
 
-    SVG: half the time of a PNG to draw, and sharp on any screen; PNG where that would be heavy. An SVG in an image of
-    its own cannot clash with the next one by its names (of clip paths, markers).
+    It is SVG, which takes half the time of a PNG to draw and is sharp on any screen; and one that stands in an image
+    of its own cannot clash with the next by its names (of clip paths, markers).
 
     Args:
         drawn: a matplotlib Figure, which is closed, or an SVG text. TypeError for anything else.
     """
     if isinstance(drawn, str):
-        return _image(drawn.encode(), "svg+xml", f"{said}. {_svg_words(drawn)}")
-    for axes in closed(drawn).axes:
-        if not axes.axison:
-            axes.set(xticks=[], yticks=[])  # nobody sees them, and they take long to draw
-    description = ". ".join(filter(None, [said, words(drawn)]))
-    svg = _svg(drawn)
-    if len(svg) > HEAVY and len(png := _png(drawn)) < len(svg):
-        return _image(png, "png", description)
-    return _image(svg, "svg+xml", description)
+        return _image(drawn, f"{said}. {_svg_words(drawn)}")
+    _lighten(closed(drawn))
+    return _image(_svg(drawn), ". ".join(filter(None, [said, words(drawn)])))
 
 
 def closed(figure: Figure) -> Figure:
@@ -66,27 +60,41 @@ def _text(artist) -> str:
     return artist.get_text() if artist is not None and artist.get_visible() else ""
 
 
-# Neither calls savefig, which draws everything twice, the first time only to lay it out.
+def _lighten(figure: Figure) -> None:
+    """Leave out what takes time to draw and nobody sees: ticks without a label, the outlines of many points."""
+    for axes in figure.axes:
+        if not axes.axison:
+            axes.set(xticks=[], yticks=[])
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                _lighten_powers(axis)
+        for cloud in axes.collections:
+            cloud.set_rasterized(len(cloud.get_offsets()) > MANY)
+        for line in axes.lines:
+            line.set_rasterized(line.get_marker() not in ("None", "", None) and len(line.get_xdata()) > MANY)
 
 
-def _png(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    with io.BytesIO() as buffer:
-        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png")
-        return buffer.getvalue()
+def _lighten_powers(axis) -> None:
+    low, high = sorted(axis.get_view_interval())
+    if sum(low <= at <= high for at in axis.get_majorticklocs()) > 1:
+        axis.set_minor_locator(NullLocator())  # dozens, and none has a label
+        if type(axis.get_major_formatter()) is LogFormatterSciNotation:  # it sets formulas
+            axis.set_major_formatter(
+                lambda x, _at: f"10{str(round(math.log10(x))).translate(_RAISED)}" if x > 0 else ""
+            )
 
 
-def _svg(figure: Figure) -> bytes:
-    # The same figure is the same text: no date. Letters are outlines, so that no font is missing anywhere.
+def _svg(figure: Figure) -> str:
+    # Not savefig, which draws everything twice, the first time only to lay it out. The same figure is the same text:
+    # no date. Letters are outlines, so that no font is missing anywhere.
     with io.StringIO() as buffer, pyplot.rc_context({"svg.hashsalt": "course_lib", "svg.fonttype": "path"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-        return re.sub(r">\s+<", "><", buffer.getvalue()).encode()
+        return re.sub(r">\s+<", "><", buffer.getvalue())
 
 
-def _image(data: bytes, kind: str, description: str) -> str:
+def _image(svg: str, description: str) -> str:
     shortened = description if len(description) <= LONGEST else f"{description[: LONGEST - 1]}…"
-    address = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    address = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return f'<img alt="{html.escape(shortened)}" style="max-width: 100%" src="{address}">'
 
 
