@@ -16,7 +16,7 @@ import torch
 from course_lib import paths
 from course_lib.classroom import results
 
-TOPICS = ("oracle", "sampling", "criteria", "surgery", "latency", "loop", "start")
+TOPICS = ("oracle", "sampling", "criteria", "surgery", "latency", "loop", "start", "widgets")
 
 
 def main() -> None:

@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_SETTINGS = {"windowingMode": "none"}  # every cell is in the page, not only those that one sees
 
 
+#: As small as the notebooks run: what is tried here is the front end.
+SIZES = {"train_images": 200, "test_images": 100, "score_images": 48, "oracle_images": 32, "epochs": 1, "updates": 1}
+SIZES |= {"maps_per_step": 264, "sharing_epochs": 6}
 OUTSIDE = re.compile(r"^(?!http://127\.0\.0\.1|http://localhost|file:|data:|blob:).")
 
 
@@ -103,13 +106,24 @@ def _free_port() -> int:
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(1200):
         if server.poll() is not None:
             break
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
             return
         time.sleep(0.1)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+def small_copies(notebooks: list[Path], folder: Path) -> None:
+    """The notebooks, copied into a folder, at the smallest sizes."""
+    import nbformat
+
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+        parameters.source += f'\nprofile, overrides = "ci", {SIZES}'
+        nbformat.write(notebook, folder / path.name)
 
 
 class Lab:
@@ -121,6 +135,11 @@ class Lab:
         page.wait_for_function("() => window.jupyterapp")
         page.evaluate("() => window.jupyterapp.restored.then(() => true)")
         page.evaluate(_HELPERS)
+
+    def show(self, name: str):
+        """Open a notebook without running it; the place to look into."""
+        self.page.evaluate("name => course.open(name)", name)
+        return self.page.locator(f'[data-notebook="{name}"]')
 
     def begin(self, name: str) -> None:
         """Open a notebook and begin to run all its cells, unless that was done, without waiting for them."""
@@ -139,6 +158,29 @@ class Lab:
     def close(self, name: str) -> None:
         """Shut the notebook's kernel down and close it, unsaved."""
         self.page.evaluate("name => course.close(name)", name)
+
+
+def timed_press(page, box, key: str) -> float:
+    """Press a key with the focus where it is: milliseconds until another picture is there in the box, +-16."""
+    page.evaluate(_CLOCK, box.element_handle())
+    page.keyboard.press(key)
+    return page.evaluate("() => window.clock")
+
+
+_CLOCK = """box => {
+  const picture = () => [...box.querySelectorAll('img')].find(image => image.offsetParent) || {};
+  const before = picture().alt;
+  window.clock = new Promise(done => document.addEventListener('keydown', () => {
+    const began = performance.now();
+    const look = () => {
+      if (performance.now() - began > 20000) done(NaN);
+      else if (picture().complete && picture().alt !== before) done(performance.now() - began);
+      else requestAnimationFrame(look);
+    };
+    look();
+  }, {capture: true, once: true}));
+  return true;
+}"""
 
 
 class Explored:
@@ -195,12 +237,15 @@ _HELPERS = """() => {
   const nameOf = control => control.type === 'checkbox' ? control.closest('.widget-checkbox').textContent.trim()
     : control.closest('.jupyter-widgets').querySelector('.widget-label').textContent.trim();
   window.course = {
-    async begin(name) {
-      if (panels[name]) return;
-      const before = app.shell.currentWidget;
+    async open(name) {
       const panel = panels[name] = await app.commands.execute('docmanager:open', {path: name, factory: 'Notebook'});
       await panel.revealed; await panel.context.ready; await panel.sessionContext.ready;
       panel.node.dataset.notebook = name;
+    },
+    async begin(name) {
+      if (panels[name]) return;
+      const before = app.shell.currentWidget;
+      await course.open(name);
       app.commands.execute('notebook:run-all-cells');
       if (before) app.shell.activateById(before.id);
     },

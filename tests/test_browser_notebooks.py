@@ -6,13 +6,11 @@ Pictures are kept in build/browser.
 
 import nbformat
 import pytest
-from browsing import ROOT, Lab, jupyter_lab, offline_page
+from browsing import ROOT, Lab, jupyter_lab, offline_page, small_copies
 
 from course_lib import paths
 
 NAMES = [path.name for path in sorted(paths.notebooks_dir().glob("*.ipynb"))]
-SIZES = {"train_images": 200, "test_images": 100, "score_images": 48, "oracle_images": 32, "epochs": 1, "updates": 1}
-SIZES |= {"maps_per_step": 264, "sharing_epochs": 6}
 #: The one picture that a notebook asks for from outside.
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -20,13 +18,45 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
-    for name in NAMES:
-        notebook = nbformat.read(paths.notebooks_dir() / name, as_version=4)
-        (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-        parameters.source += f'\nprofile, overrides = "ci", {SIZES}'
-        nbformat.write(notebook, folder / name)
+    small_copies([paths.notebooks_dir() / name for name in NAMES], folder)
+    nbformat.write(with_frames(), folder / "frames.ipynb")
     with jupyter_lab(folder, tmp_path_factory.mktemp("jupyter")) as address, offline_page(browser) as page:
         yield Lab(page, address)
+
+
+def with_frames():
+    """A notebook with a figure that needs no kernel, run by somebody else."""
+    code = """
+import course_lib
+def word(k):
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="40"><text y="30">this is {k}</text></svg>'
+course_lib.frames(word, k=[1, 2, 5])
+"""
+    shown = {}
+    exec(code.replace("\ncourse_lib.frames", "\nshown = course_lib.frames"), shown)
+    output = nbformat.v4.new_output("execute_result", {"text/html": shown["shown"].data}, execution_count=1)
+    cell = nbformat.v4.new_code_cell(code, outputs=[output], execution_count=1)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+
+
+def test_frames_stand_in_a_notebook_that_is_not_trusted_and_move_once_it_ran(lab):
+    place = lab.show("frames.ipynb")
+    visible = place.locator(".course-frames img:visible")
+    visible.first.wait_for()
+    assert [image.get_attribute("alt") for image in visible.all()] == ["k = 1. this is 1"]
+    lab.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    place.locator(".course-frames[data-ready]").wait_for()
+    slider = place.get_by_role("slider", name="k")
+    for key, said in (
+        ("ArrowRight", "k = 2. this is 2"),
+        ("End", "k = 5. this is 5"),
+        ("ArrowLeft", "k = 2. this is 2"),
+    ):
+        slider.focus()
+        lab.page.keyboard.press(key)
+        assert [image.get_attribute("alt") for image in visible.all()] == [said]
+    lab.close("frames.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +69,11 @@ def kept():
 @pytest.fixture
 def next_one(request):
     """The notebook that is tested after this one: it runs while this one's figures are played with."""
-    names = [item.callspec.params["name"] for item in request.session.items if "lab" in item.fixturenames]
+    names = [
+        item.callspec.params["name"]
+        for item in request.session.items
+        if "next_one" in getattr(item, "fixturenames", ())
+    ]
     return dict(zip(names, names[1:], strict=False)).get(request.node.callspec.params["name"])
 
 

@@ -20,6 +20,7 @@ TOPICS = {
     "latency": "Realised against arithmetic speed-up",
     "loop": "A step of the pruning loop, as shares of its CPU time",
     "start": "Before any learning",
+    "widgets": "From a key press to the picture, in JupyterLab",
 }
 WORDS = {"spearman_all": "Spearman, all", "spearman_mean_of_layers": "Spearman, mean of layers"}
 

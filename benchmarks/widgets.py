@@ -1,0 +1,85 @@
+"""From a key press to the picture, in JupyterLab in a real browser: every figure to play with, and frames."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+
+from course_lib.classroom import runner
+from tests import browsing
+
+#: Key presses timed for one control, each to a value that was not drawn before.
+PRESSES = 10
+FRAMES = """
+import course_lib
+from course_lib.classroom import figures
+course_lib.start("ci")
+course_lib.frames(figures.coin_precision, share_of_ones=[round(0.05 * i, 2) for i in range(2, 19)])
+"""
+
+
+def run(options: argparse.Namespace) -> list[dict]:
+    """Milliseconds at the median and the 95th percentile of presses, on notebooks at their smallest sizes."""
+    notebooks = runner.numbered()
+    with tempfile.TemporaryDirectory() as home, browsing.chromium() as browser:
+        folder = Path(home) / "notebooks"
+        folder.mkdir()
+        browsing.small_copies(notebooks, folder)
+        kernel = {"name": "python3", "display_name": "Python 3"}
+        frames = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FRAMES)], metadata={"kernelspec": kernel})
+        nbformat.write(frames, folder / "frames.ipynb")
+        with browsing.jupyter_lab(folder, Path(home)) as address, browsing.offline_page(browser) as page:
+            lab = browsing.Lab(page, address)
+            found = [row for path in notebooks for row in _explored(lab, path.name)]
+            return [_frames(lab), *found]
+
+
+def _explored(lab: browsing.Lab, name: str) -> list[dict]:
+    lab.begin(name)
+    lab.outputs(name)
+    found = []
+    for figure in lab.explored(name):
+        taken = []
+        for control in figure.controls():
+            if control.get_attribute("type") == "checkbox":
+                taken += _presses(lab, figure.box, control, "Space", 1)
+                continue
+            figure.moved(control, "Home")
+            forward = "ArrowRight" if control.get_attribute("role") == "slider" else "ArrowDown"
+            taken += _presses(lab, figure.box, control, forward, min(PRESSES, _steps(control)))
+        found.append(_row(figure.cell, taken))
+    lab.close(name)
+    return found
+
+
+def _presses(lab: browsing.Lab, box, control, key: str, n: int) -> list[float]:
+    control.focus()
+    return [browsing.timed_press(lab.page, box, key) for _ in range(n)]
+
+
+def _steps(control) -> int:
+    """How many times a control can go forward from its first value."""
+    if control.get_attribute("role") != "slider":
+        return control.locator("option").count() - 1
+    # The values of a slider are counted by its kernel; ten steps are there in all but the shortest of whole numbers.
+    low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("min", "max"))
+    return int(high - low) if low.is_integer() and high.is_integer() and high - low < PRESSES else PRESSES
+
+
+def _frames(lab: browsing.Lab) -> dict:
+    lab.begin("frames.ipynb")
+    lab.outputs("frames.ipynb")
+    box = lab.page.locator(".course-frames[data-ready]")
+    taken = _presses(lab, box, box.get_by_role("slider"), "ArrowRight", 16)
+    lab.close("frames.ipynb")
+    return _row("frames", taken)
+
+
+def _row(work: str, taken: list[float]) -> dict:
+    p50, p95 = np.percentile(taken, [50, 95])
+    return {"work": work, "presses": len(taken), "p50_ms": p50, "p95_ms": p95, "load": os.getloadavg()[0]}
