@@ -152,14 +152,16 @@ def surviving_maps(history: list[dict[str, int]], step: int = -1) -> Figure:
     """
     first, now = history[0], history[step]
     labels = layer_labels(list(first))
-    figure, axes = plt.subplots(figsize=(11, 6))
-    axes.bar(labels, list(first.values()), color="0.85", label="removed")
-    bars = axes.bar(labels, list(now.values()), color=COLOURS["taylor"], label="left")
+    frame = {"left": 0.09, "right": 0.98, "bottom": 0.19, "top": 0.92}
+    figure, axes = plt.subplots(figsize=(11, 6), layout="none", gridspec_kw=frame)
+    at = range(len(labels))
+    axes.bar(at, list(first.values()), color="0.85", label="removed")
+    bars = axes.bar(at, list(now.values()), color=COLOURS["taylor"], label="left")
     axes.bar_label(bars, [f"{now[name] / first[name]:.0%}" for name in first], fontsize="x-small", padding=2)
     share = sum(now.values()) / sum(first.values())
     number = step if step >= 0 else len(history) + step
     axes.set(ylabel="feature maps", title=f"After step {number}: {share:.0%} of the feature maps are left")
-    axes.tick_params(axis="x", rotation=60)
+    axes.set_xticks(at, labels, rotation=60)
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper left", frameon=False)
     return figure
