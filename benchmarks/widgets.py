@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -13,7 +15,7 @@ import numpy as np
 from course_lib.classroom import runner
 from tests import browsing
 
-#: Key presses timed for one control, each to a value that was not drawn before.
+#: Moves timed for one control.
 PRESSES = 10
 FRAMES = """
 import course_lib
@@ -46,36 +48,33 @@ def _explored(lab: browsing.Lab, name: str) -> list[dict]:
     for figure in lab.explored(name):
         taken = []
         for control in figure.controls():
-            if control.get_attribute("type") == "checkbox":
-                taken += _presses(lab, figure.box, control, "Space", 1)
-                continue
-            figure.moved(control, "Home")
-            forward = "ArrowRight" if control.get_attribute("role") == "slider" else "ArrowDown"
-            taken += _presses(lab, figure.box, control, forward, min(PRESSES, _steps(control)))
+            taken += [browsing.timed(lab.page, figure.box, move) for move in _moves(figure, control)]
         found.append(_row(figure.cell, taken))
     lab.close(name)
     return found
 
 
-def _presses(lab: browsing.Lab, box, control, key: str, n: int) -> list[float]:
-    control.focus()
-    return [browsing.timed_press(lab.page, box, key) for _ in range(n)]
-
-
-def _steps(control) -> int:
-    """How many times a control can go forward from its first value."""
-    if control.get_attribute("role") != "slider":
-        return control.locator("option").count() - 1
-    # The values of a slider are counted by its kernel; ten steps are there in all but the shortest of whole numbers.
-    low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("min", "max"))
-    return int(high - low) if low.is_integer() and high.is_integer() and high - low < PRESSES else PRESSES
+def _moves(figure: browsing.Explored, control) -> list[Callable[[], None]]:
+    """What a reader does with a control, to values that were not drawn before."""
+    if control.get_attribute("type") == "checkbox":
+        return [partial(figure.press, control, "Space")]
+    if control.get_attribute("role") == "slider":
+        figure.moved(control, "Home")
+        low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("min", "max"))
+        steps = int(high - low) if low.is_integer() and high.is_integer() else PRESSES
+        return [partial(figure.press, control, "ArrowRight")] * min(PRESSES, steps)
+    # Not by the arrow keys: JupyterLab takes them from a menu.
+    return [
+        partial(control.select_option, index=at) for at in range(1, min(PRESSES + 1, control.locator("option").count()))
+    ]
 
 
 def _frames(lab: browsing.Lab) -> dict:
     lab.begin("frames.ipynb")
     lab.outputs("frames.ipynb")
     box = lab.page.locator(".course-frames[data-ready]")
-    taken = _presses(lab, box, box.get_by_role("slider"), "ArrowRight", 16)
+    box.get_by_role("slider").focus()
+    taken = [browsing.timed(lab.page, box, partial(lab.page.keyboard.press, "ArrowRight")) for _ in range(16)]
     lab.close("frames.ipynb")
     return _row("frames", taken)
 

@@ -160,25 +160,30 @@ class Lab:
         self.page.evaluate("name => course.close(name)", name)
 
 
-def timed_press(page, box, key: str) -> float:
-    """Press a key with the focus where it is: milliseconds until another picture is there in the box, +-16."""
+def timed(page, box, move) -> float:
+    """Call `move`, which presses a key or chooses from a menu: milliseconds until the box has another picture, +-16."""
     page.evaluate(_CLOCK, box.element_handle())
-    page.keyboard.press(key)
+    move()
     return page.evaluate("() => window.clock")
 
 
 _CLOCK = """box => {
   const picture = () => [...box.querySelectorAll('img')].find(image => image.offsetParent) || {};
   const before = picture().alt;
-  window.clock = new Promise(done => document.addEventListener('keydown', () => {
-    const began = performance.now();
-    const look = () => {
-      if (performance.now() - began > 20000) done(NaN);
-      else if (picture().complete && picture().alt !== before) done(performance.now() - began);
-      else requestAnimationFrame(look);
+  window.clock = new Promise(done => {
+    const begin = () => {
+      ['keydown', 'change'].forEach(kind => document.removeEventListener(kind, begin, true));
+      const began = performance.now();
+      const look = () => {
+        const taken = performance.now() - began;
+        if (picture().complete && picture().alt !== before) done(taken);
+        else if (taken > 20000) done(NaN);
+        else requestAnimationFrame(look);
+      };
+      look();
     };
-    look();
-  }, {capture: true, once: true}));
+    ['keydown', 'change'].forEach(kind => document.addEventListener(kind, begin, true));
+  });
   return true;
 }"""
 

@@ -65,6 +65,24 @@ def test_many_points_become_an_image_in_the_svg():
     assert few[0] > 200 and few[1] == 0 and many[0] < 100 and many[1] == 1
 
 
+def test_powers_of_ten_are_written_and_nothing_else_is():
+    def labels(values, **scale):
+        figure, axes = plt.subplots()
+        axes.plot(values)
+        axes.set_yscale("log", **scale)
+        picture.image(figure)
+        return {text.get_text() for text in axes.get_yticklabels()}
+
+    assert {"10⁻³", "10⁰", "10²"} <= labels([1e-3, 200])
+    assert not any(text.startswith("10") for text in labels([1, 64], base=2))
+
+    figure, axes = plt.subplots()
+    axes.set(yscale="log", ylim=(0.5, 200), yticks=[1, 3, 100])
+    picture.image(figure)
+    assert [text.get_text() for text in axes.get_yticklabels()][::2] == ["10⁰", "10²"]
+    assert "3" in axes.get_yticklabels()[1].get_text()
+
+
 def test_errors_are_errors():
     with pytest.raises(ZeroDivisionError):
         course_lib.frames(lambda k: svg(1 / k), k=[1, 0])

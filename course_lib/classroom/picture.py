@@ -7,6 +7,7 @@ import html
 import io
 import math
 import re
+from collections.abc import Callable
 
 from matplotlib import pyplot
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -78,10 +79,18 @@ def _lighten_powers(axis) -> None:
     low, high = sorted(axis.get_view_interval())
     if sum(low <= at <= high for at in axis.get_majorticklocs()) > 1:
         axis.set_minor_locator(NullLocator())  # dozens, and none has a label
-        if type(axis.get_major_formatter()) is LogFormatterSciNotation:  # it sets formulas
-            axis.set_major_formatter(
-                lambda x, _at: f"10{str(round(math.log10(x))).translate(_RAISED)}" if x > 0 else ""
-            )
+        if type(axis.get_major_formatter()) is LogFormatterSciNotation and axis.get_transform().base == 10:
+            axis.set_major_formatter(_powers(axis.get_major_formatter()))
+
+
+def _powers(formulas: LogFormatterSciNotation) -> Callable[[float, int], str]:
+    """A formatter that writes powers of ten as they are, and leaves the rest to the one that sets formulas."""
+
+    def written(x: float, at: int) -> str:
+        power = math.log10(x) if x > 0 else math.nan
+        return f"10{str(round(power)).translate(_RAISED)}" if power % 1 == 0 else formulas(x, at)
+
+    return written
 
 
 def _svg(figure: Figure) -> str:

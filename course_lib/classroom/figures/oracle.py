@@ -231,7 +231,8 @@ def estimated(estimate: Estimate, truth: Scores, layer: str = "conv1_1") -> Figu
     exact, found = truth[name].numpy(), estimate.scores[name].numpy()
     low, high = estimate.low[name].numpy(), estimate.high[name].numpy()
     holds, misses = (low <= exact) & (exact <= high), (exact < low) | (exact > high)
-    figure, axes = plt.subplots(figsize=(9, 6.5))
+    frame = {"left": 0.16, "right": 0.97, "bottom": 0.13, "top": 0.93}
+    figure, axes = plt.subplots(figsize=(9, 6.5), layout="none", gridspec_kw=frame)
     for side, paint, label in ((holds, OPEN, "holds the exact value"), (misses, CLOSED, "does not")):
         axes.vlines(exact[side], low[side], high[side], color=paint, lw=2)
         axes.scatter(exact[side], found[side], s=26, color=paint, label=f"interval {label}: {side.sum()}")
