@@ -14,8 +14,8 @@ REPOSITORY = "https://github.com/OWNER/REPO"
 _MODULES = {
     *("classroom", "cost", "criteria", "datasets", "derivatives", "export"),
     *("feature_maps", "models", "names", "oracle", "paths", "petals"),
-    *("progress", "pruning", "ranking", "surgery", "training", "weight_code"),
-    *("weight_sharing",),
+    *("progress", "pruning", "ranking", "residual", "surgery", "training"),
+    *("weight_code", "weight_sharing"),
 }
 _FUNCTIONS = {
     "start": "course_lib.classroom.session",

@@ -2,7 +2,7 @@
 
 Every network is a plain `nn.Sequential` of `nn.Sequential`s whose parts carry torchvision's names, so torchvision's
 weights load, `print(model)` shows everything there is, and a pruned network needs no class of its own: its
-architecture is a list, saved beside its weights.
+architecture is a list, saved beside its weights. The one exception, a residual network, is in residual.py.
 
 Taught in: notebooks/00_start_here.ipynb.
 """
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from course_lib import paths
 from course_lib.feature_maps import KINDS, Step, trace
 from course_lib.names import UnknownName
+from course_lib.residual import ResNet
 
 VGG16_CHANNELS = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
 FORMAT = "course_lib 1"
@@ -175,17 +176,21 @@ def _digest(file) -> str:
 def save(model: nn.Module, path: str | Path, *, dtype: torch.dtype | None = None, notes: dict | None = None) -> Path:
     """Save architecture and weights in one safetensors file, whatever its layers' sizes: whole or not at all.
 
-    The architecture is a JSON list in the file's metadata, so `load` rebuilds a pruned network without pruning code.
+    The architecture is a JSON list in the file's metadata, so `load` rebuilds a pruned network without pruning code; of
+    a `residual.ResNet` it is the sizes that build it.
 
     Args:
         dtype: store the floating-point weights in this type (float16 halves the file); `load` gives float32 back.
         notes: short facts to keep in the file, such as recipe and accuracy; read them with `notes(path)`.
 
     Raises:
-        UnsupportedModel: if the network is not a chain. ValueError: a weight too large for `dtype`.
+        UnsupportedModel: if the network is neither a chain nor a `residual.ResNet`. ValueError: a weight too large for `dtype`.
     """
-    weights = {key: _stored(key, value, dtype) for key, value in chain_state(model).items()}
-    return write_safetensors(path, weights, {"architecture": architecture(model), "notes": notes or {}})
+    residual = isinstance(model, ResNet)
+    built_from = {"residual": model.sizes} if residual else {"architecture": architecture(model)}
+    state = model.state_dict() if residual else chain_state(model)
+    weights = {key: _stored(key, value, dtype) for key, value in state.items()}
+    return write_safetensors(path, weights, {**built_from, "notes": notes or {}})
 
 
 def write_safetensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> Path:
@@ -244,15 +249,18 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, {key: json.loads(value) for key, value in metadata.items() if key != "format"}
 
 
-def load(path: str | Path) -> nn.Sequential:
+def load(path: str | Path) -> nn.Module:
     """The network that `save` wrote, in float32 and evaluation mode."""
     weights, header = read_safetensors(path)
-    if "architecture" not in header:
+    if "residual" in header:
+        model: nn.Module = ResNet(**header["residual"])
+    elif "architecture" in header:
+        model = build(header["architecture"])
+    else:
         raise ValueError(
             f"{path} holds no network, but {' and '.join(sorted(header))}. From the checkpoints of a pruning run, the "
             "same call of pruning.prune makes its networks again; keep one with models.save."
         )
-    model = build(header["architecture"])
     model.load_state_dict(
         {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
     )
