@@ -184,7 +184,8 @@ def save(model: nn.Module, path: str | Path, *, dtype: torch.dtype | None = None
         notes: short facts to keep in the file, such as recipe and accuracy; read them with `notes(path)`.
 
     Raises:
-        UnsupportedModel: if the network is neither a chain nor a `residual.ResNet`. ValueError: a weight too large for `dtype`.
+        UnsupportedModel: if the network is neither a chain nor a `residual.ResNet`. ValueError: a weight too large for
+            `dtype`.
     """
     residual = isinstance(model, ResNet)
     built_from = {"residual": model.sizes} if residual else {"architecture": architecture(model)}

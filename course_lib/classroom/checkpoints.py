@@ -58,11 +58,8 @@ def residual_petals(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
     """A small residual network, which needs no pre-training: trained on the ten species from random weights."""
     splits = datasets.load("petals", image_size=IMAGE_SIZE, seed=seed)
     model = train_residual(splits, epochs=12, seed=seed)
-    return (
-        model,
-        splits,
-        {"recipe": "random weights, 12 epochs of 5,000 images, AdamW 4e-3, one cycle, flips and shifts"},
-    )
+    recipe = "random weights, 12 epochs of 5,000 images, AdamW 4e-3, one cycle, flips and shifts"
+    return model, splits, {"recipe": recipe}
 
 
 def train_residual(splits: datasets.Splits, epochs: float, seed: int) -> residual.ResNet:

@@ -6,6 +6,7 @@ the next. An exercise is one call of `add`: the library's function, random input
 
 # One module of exercises for each notebook; importing it adds them.
 from course_lib.classroom.checks import (  # noqa: F401
+    after_2017,
     baselines,
     comparison,
     description_length,
