@@ -80,7 +80,7 @@ def resnet(num_classes: int, *, widths: Sequence[int] = (16, 32, 64), blocks: in
 def macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
     """MACs of one forward pass of one image (C, H, W), of any network."""
     with evaluating(model), torch.no_grad():
-        return cost.macs_of(model, torch.zeros(1, *image_shape, device=device_of(model)))
+        return cost.macs_of(model, _image(model, image_shape))
 
 
 class Group(NamedTuple):
@@ -216,5 +216,8 @@ def _dependencies(model: nn.Module, image_shape: tuple[int, ...]):
 
     with evaluating(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = torch.zeros(1, *image_shape, device=device_of(model))
-        return tp, tp.DependencyGraph().build_dependency(model, example_inputs=image)
+        return tp, tp.DependencyGraph().build_dependency(model, example_inputs=_image(model, image_shape))
+
+
+def _image(model: nn.Module, image_shape: tuple[int, ...]) -> Tensor:
+    return torch.zeros(1, *image_shape, device=device_of(model), dtype=next(model.parameters()).dtype)

@@ -10,12 +10,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from course_lib import residual
 from course_lib.classroom.figures.pruning import AXES, shares
-from course_lib.feature_maps import device_of, evaluating
 
 MAGNITUDE = {"min_weight", "l1_norm", "magnitude"}
 NUMBERS = ("maps_left", "macs", "params", "accuracy")
@@ -51,11 +49,9 @@ def operations(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, floa
     values = []
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_hook(lambda _norm, _input, output: values.append(output.numel())) for norm in norms]
-    with evaluating(model), torch.no_grad():
-        model(torch.zeros(1, *image_shape, device=device_of(model)))
+    macs = residual.macs(model, image_shape) / 1e6
     for hook in hooks:
         hook.remove()
-    macs = residual.macs(model, image_shape) / 1e6
     return {"MACs": macs, "FLOPs = 2 MACs": 2 * macs, "FLOPs with batch norm": 2 * macs + 2 * sum(values) / 1e6}
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from torch import nn
 from course_lib import cost, criteria, datasets, oracle, pruning, ranking, surgery, training
 from course_lib.classroom import comparison, results, session
 from course_lib.datasets import Splits
-from course_lib.feature_maps import Plan, Scores
+from course_lib.feature_maps import Scores
 from course_lib.progress import track
 
 CRITERIA = ("taylor", "obd", "activation_mean", "min_weight")
@@ -64,8 +63,8 @@ def cuts(
         )
 
 
-def cut_to_macs(model: nn.Module, scores: Scores, image_shape: tuple[int, ...], share: float) -> tuple[nn.Module, Plan]:
-    """The network without as few of its lowest maps as bring its MACs to at most this share, and which maps those are.
+def cut_to_macs(model: nn.Module, scores: Scores, image_shape: tuple[int, ...], share: float) -> nn.Module:
+    """The network without its lowest maps, as few as bring its MACs to at most this share.
 
     Equal MACs for everybody: at equal numbers of maps, whoever takes cheap maps would have more arithmetic left.
     """
@@ -75,8 +74,7 @@ def cut_to_macs(model: nn.Module, scores: Scores, image_shape: tuple[int, ...], 
         middle = (low + high) // 2
         left = cost.macs(surgery.remove(model, ranking.lowest(scores, middle)), image_shape)
         low, high = (low, middle) if left <= goal else (middle + 1, high)
-    plan = ranking.lowest(scores, low)
-    return surgery.remove(model, plan), plan
+    return surgery.remove(model, ranking.lowest(scores, low))
 
 
 def retrained(
@@ -105,12 +103,12 @@ def study(
     seed: int = 0,
     optimizer: str = "adam",
     lr: float = 2e-4,
-) -> pd.DataFrame:
-    """Cut a network in many ways to the same share of its MACs, and retrain every one: a row a cut.
+) -> Iterator[dict]:
+    """Cut a network in many ways to the same share of its MACs, and retrain every one.
 
-    Returns:
-        Columns: family, noise, draw; spearman and spearman_all, the rank correlation of the scores with oracle-abs
-        within layers and over all layers; maps_left, macs; loss_after_cut, of training images, in nats;
+    Yields:
+        One row a cut: family, noise, draw; spearman and spearman_all, the rank correlation of the scores with
+        oracle-abs within layers and over all layers; maps_left, macs; loss_after_cut, of training images, in nats;
         accuracy_0, the test accuracy right after the cut, and accuracy_<updates> for each of the moments.
     """
     shown = datasets.batches(splits.train, images, seed=seed)
@@ -119,18 +117,17 @@ def study(
     found = {"oracle": {layer: change.abs() for layer, change in truth.items()}}
     found |= criteria.score(model, shown, CRITERIA, seed=seed)
     bases = {family: ranking.normalize(scores, "l2") for family, scores in found.items()}
-    every, shape, rows = list(cuts(bases, noise, draws, unscored, seed)), tuple(splits.train[0][0].shape), []
+    every, shape = list(cuts(bases, noise, draws, unscored, seed)), tuple(splits.train[0][0].shape)
     for cut in track(every, "cutting and retraining"):
         near = ranking.spearman(cut.scores, truth)
-        small, _ = cut_to_macs(model, cut.scores, shape, share)
+        small = cut_to_macs(model, cut.scores, shape, share)
         row = {"family": cut.family, "noise": cut.noise, "draw": cut.draw}
         row |= {"spearman": near.mean, "spearman_all": near.all_layers}
         row |= {"maps_left": cost.feature_maps(small), "macs": cost.macs(small, shape)}
         row |= {"loss_after_cut": training.evaluate(small, judged).loss}
         row |= {"accuracy_0": training.evaluate(small, splits.test).accuracy}
         later = retrained(small, splits, moments, optimizer=optimizer, lr=lr, seed=seed)
-        rows.append(row | {f"accuracy_{updates}": accuracy for updates, accuracy in later.items()})
-    return pd.DataFrame(rows)
+        yield row | {f"accuracy_{updates}": accuracy for updates, accuracy in later.items()}
 
 
 def moments_of(table: pd.DataFrame) -> list[int]:
@@ -141,24 +138,27 @@ def moments_of(table: pd.DataFrame) -> list[int]:
 def predictions(table: pd.DataFrame) -> pd.DataFrame:
     """How well what is known before retraining orders the accuracies after it: Spearman's, a row a moment.
 
-    Index: updates. Columns 'lower loss right after the cut', 'nearer to the oracle' (within layers); the seeds of a
-    table are taken one by one and averaged.
+    `table`: cuts to one share of the MACs. Index: updates. Columns 'lower loss right after the cut' and 'nearer to the
+    oracle' (within layers).
     """
     known = {"lower loss right after the cut": -table.loss_after_cut, "nearer to the oracle": table.spearman}
-    rows = {}
-    for updates in moments_of(table):
-        after = table[f"accuracy_{updates}"]
-        rows[updates] = {
-            what: np.mean(
-                [comparison.rank_correlation(*_pair(x, after, part)) for part in table.groupby("seed").groups.values()]
-            )
-            for what, x in known.items()
-        }
-    return pd.DataFrame(rows).T.rename_axis("updates")
+    after = {updates: table[f"accuracy_{updates}"].to_numpy() for updates in moments_of(table)}
+    rows = {
+        updates: {what: comparison.rank_correlation(x.to_numpy(), y) for what, x in known.items()}
+        for updates, y in after.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("updates")
 
 
-def _pair(x: pd.Series, y: pd.Series, rows: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    return x[rows].to_numpy(), y[rows].to_numpy()
+def within_families(table: pd.DataFrame, updates: int) -> pd.Series:
+    """The same within each family, whose cuts differ by noise alone: is a family as a whole what was predicted?
+
+    Returns:
+        {family: rank correlation of a low loss right after the cut with the accuracy after so many updates}.
+    """
+    groups = table.groupby("family", sort=False)
+    pairs = {name: (-part.loss_after_cut, part[f"accuracy_{updates}"]) for name, part in groups}
+    return pd.Series({name: comparison.rank_correlation(x.to_numpy(), y.to_numpy()) for name, (x, y) in pairs.items()})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -166,19 +166,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m course_lib.classroom.true_oracle", description=main.__doc__)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5], help="of the MACs, that cuts leave")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
+    parser.add_argument("--updates", type=int, nargs="+", default=MOMENTS, help="of retraining, at which to measure")
     parser.add_argument("--out", type=Path, default=Path("results/true_oracle.csv"), help="the table to write")
     given = parser.parse_args(arguments)
-    lists = {"shares": given.shares, "seeds": given.seeds}
+    lists = {"shares": given.shares, "seeds": given.seeds, "updates": given.updates}
     command = " ".join([parser.prog, *(f"--{name} {' '.join(map(str, values))}" for name, values in lists.items())])
-    parts = []
+    rows: list[dict] = []
     for seed in given.seeds:
         lab = session.start("laptop", seed)
         splits = lab.splits()
         model = lab.network(splits)
         for share in given.shares:
-            parts.append(study(model, splits, share=share, seed=seed).assign(share=share, seed=seed))
-            results.record(pd.concat(parts), given.out, command=command, seed=None)  # at once: nothing is lost
-            print(predictions(parts[-1]), flush=True)
+            for row in study(model, splits, share=share, moments=given.updates, seed=seed):
+                rows.append({"share": share, "seed": seed, **row})
+                results.record(rows, given.out, command=command, seed=None)  # after every cut: nothing is lost
 
 
 if __name__ == "__main__":

@@ -1,5 +1,17 @@
 """The figures of the course: one function each, data in, matplotlib Figure out."""
 
+from course_lib.classroom.figures.after_2017 import (
+    batch_sizes,
+    before_and_after,
+    coupled_layers,
+    fading,
+    from_scratch,
+    operating_point,
+    scale_histogram,
+    share_left,
+    starts,
+    tickets,
+)
 from course_lib.classroom.figures.baselines import (
     criteria_agree,
     cut_by_threshold,
@@ -112,6 +124,16 @@ from course_lib.classroom.figures.weight_sharing import (
 )
 
 __all__ = [
+    "batch_sizes",
+    "before_and_after",
+    "coupled_layers",
+    "fading",
+    "from_scratch",
+    "operating_point",
+    "scale_histogram",
+    "share_left",
+    "starts",
+    "tickets",
     "error_bars",
     "leaderboard",
     "levels",

@@ -1,0 +1,145 @@
+"""Experiments of notebook 12: cuts to equal work, tickets and what a study lacks, against plain computations."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from networks import small_vgg
+from scipy import stats
+from torch import nn
+
+from course_lib import cost, datasets, models, ranking, surgery
+from course_lib.classroom import protocol, results, rethinking, true_oracle
+
+SHAPE = (3, 8, 8)
+
+
+def scores(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(n, generator=generator).double() for name, n in (("0", 5), ("3", 6), ("5", 7))}
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
+def test_a_cut_to_macs_takes_no_map_too_many(share):
+    model, goal = small_vgg(), share * cost.macs(small_vgg(), SHAPE)
+    small = true_oracle.cut_to_macs(model, scores(), SHAPE, share)
+    assert cost.macs(small, SHAPE) <= goal
+    gone = cost.feature_maps(model) - cost.feature_maps(small)
+    one_less = surgery.remove(model, ranking.lowest(scores(), gone - 1))
+    assert cost.macs(one_less, SHAPE) > goal
+
+
+def test_cuts_reach_from_a_criterion_itself_to_random():
+    found = list(true_oracle.cuts({"oracle": scores()}, noise=(0.0, 0.5, 3.0), draws=5, unscored=2))
+    assert [cut.family for cut in found] == ["oracle"] * 11 + ["random"] * 2
+    own = torch.cat(list(scores().values()))
+    assert torch.equal(torch.cat(list(found[0].scores.values())), own)
+    near = {cut[:3]: stats.spearmanr(torch.cat(list(cut.scores.values())), own).statistic for cut in found}
+    means = [np.mean([near["oracle", noise, draw] for draw in range(5 if noise else 1)]) for noise in (0.0, 0.5, 3.0)]
+    assert means[0] == pytest.approx(1) and means[0] > means[1] > means[2]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    splits = datasets.load("petals", train=64, val=10, test=40)
+    torch.manual_seed(0)
+    return models.vgg16(10, width=1 / 16, compact=True), splits
+
+
+def test_a_study_has_a_row_a_cut_of_equal_macs(tiny):
+    model, splits = tiny
+    rows = pd.DataFrame(
+        true_oracle.study(model, splits, images=16, noise=(0.0,), unscored=1, moments=(1, 2), share=0.6)
+    )
+    assert rows.family.tolist() == ["oracle", *true_oracle.CRITERIA, "random"]
+    assert (rows.macs <= 0.6 * cost.macs(model, (3, 32, 32))).all() and (
+        rows.macs > 0.5 * cost.macs(model, (3, 32, 32))
+    ).all()
+    assert rows.spearman[0] == pytest.approx(1)
+    assert true_oracle.moments_of(rows) == [0, 1, 2]
+
+
+def test_predictions_are_rank_correlations():
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(generator.random((9, 4)), columns=["loss_after_cut", "spearman", "accuracy_0", "accuracy_30"])
+    found = true_oracle.predictions(table)
+    assert found.index.tolist() == [0, 30]
+    expected = stats.spearmanr(-table.loss_after_cut, table.accuracy_30).statistic
+    assert found.loc[30, "lower loss right after the cut"] == pytest.approx(expected)
+    assert found.loc[0, "nearer to the oracle"] == pytest.approx(
+        stats.spearmanr(table.spearman, table.accuracy_0).statistic
+    )
+    families = table.assign(family=["a"] * 5 + ["b"] * 4)
+    within = true_oracle.within_families(families, 30)
+    expected = stats.spearmanr(-table.loss_after_cut[:5], table.accuracy_30[:5]).statistic
+    assert within["a"] == pytest.approx(expected) and list(within.index) == ["a", "b"]
+
+
+def test_masks_keep_the_largest_weights_of_every_layer():
+    model = models.lenet_300_100(3, pixels=16, hidden=(8, 5))
+    masks = rethinking.largest(model, 0.25)
+    assert set(masks) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    for name, mask in masks.items():
+        weight = model.get_parameter(name).detach().abs()
+        assert int(mask.sum()) == round(0.25 * mask.numel())
+        assert weight[mask].min() >= weight[~mask].max()
+    mixed = rethinking.shuffled(masks, seed=1)
+    assert all(mixed[name].sum() == mask.sum() for name, mask in masks.items())
+    assert not torch.equal(mixed["fc1.weight"], masks["fc1.weight"])
+
+
+def test_masked_weights_stay_zero_and_the_others_learn():
+    model = models.lenet_300_100(3, pixels=16, hidden=(8, 5))
+    masks, before = rethinking.largest(model, 0.25), model.fc1.weight.detach().clone()
+    optimizer = rethinking.MaskedAdam(model, masks)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(torch.randn(6, 1, 4, 4)), torch.arange(6) % 3).backward()
+        optimizer.step()
+    after = model.fc1.weight.detach()
+    assert (after[~masks["fc1.weight"]] == 0).all()
+    assert (after != before)[masks["fc1.weight"]].any()
+
+
+def test_a_lottery_trains_four_networks_at_each_density():
+    splits = datasets.load("digits")
+    found = rethinking.lottery(splits, densities=(0.5, 0.1), updates=20, early=10)
+    assert len(found) == 1 + 4 * 2
+    assert found.groupby("density").size().to_dict() == {1.0: 1, 0.5: 4, 0.1: 4}
+    assert found.accuracy.between(0, 1).all()
+
+
+def test_accuracy_at_is_between_the_steps_by_straight_lines():
+    table = pd.DataFrame(
+        {
+            "curve": ["a", "a", "b", "b"],
+            "seed": 0,
+            "number": [0, 1, 0, 1],
+            "maps_left": [100, 50, 100, 80],
+            "macs": [10, 2, 10, 9],
+            "params": [10, 5, 10, 8],
+            "accuracy": [0.9, 0.7, 0.9, 0.85],
+        }
+    )
+    assert protocol.accuracy_at(table, "feature maps", 0.75)["mean"].to_dict() == pytest.approx({"a": 0.8})
+    assert protocol.accuracy_at(table, "MACs", 0.92)["mean"].to_dict() == pytest.approx({"a": 0.88, "b": 0.86})
+    assert protocol.leaders(table, [0.9]).loc["feature maps", 0.9] == "b"  # .875 against .86
+
+
+def test_operations_are_told_apart():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2))
+    macs = (64 * 4 * 27 + 256 * 2) / 1e6
+    found = protocol.operations(model, (3, 8, 8))
+    assert list(found.values()) == pytest.approx([macs, 2 * macs, 2 * macs + 2 * 4 * 64 / 1e6])
+    assert not model[1]._forward_hooks
+
+
+def test_a_table_is_told_what_it_lacks():
+    whole = results.read("petals_pruning").assign(data="petals", network="vgg")
+    pairs = pd.concat([whole, whole.assign(network="resnet"), whole.assign(data="digits")])
+    assert protocol.missing(pairs) == []
+    assert [said.split(" (")[0] for said in protocol.missing(whole)] == ["three pairs of data and network"]
+    bare = pairs[(pairs.seed == 0) & (pairs.curve == "taylor") & (pairs.number < 3)].drop(columns="macs")
+    said = " ".join(protocol.missing(bare))
+    for what in ("'macs'", "random", "magnitude", "three seeds", "five operating points"):
+        assert what in said
