@@ -36,16 +36,16 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network for images (N, 3, H, W) of 32 pixels or so; logits (N, num_classes).
+    """A residual network for images (N, in_channels, H, W) of 32 pixels or fewer; logits (N, num_classes).
 
     Args:
         streams: feature maps of the stream of each stage; all but the first stage halve the image.
         inner: for each stage the feature maps inside its blocks, one number a block.
     """
 
-    def __init__(self, num_classes: int, streams: Sequence[int], inner: Sequence[Sequence[int]]):
+    def __init__(self, num_classes: int, streams: Sequence[int], inner: Sequence[Sequence[int]], in_channels: int = 3):
         super().__init__()
-        self.stem = _normed(3, streams[0], 3)
+        self.stem = _normed(in_channels, streams[0], 3)
         self.stages, channels = nn.Sequential(), streams[0]
         for stage, (width, widths) in enumerate(zip(streams, inner, strict=True)):
             blocks = nn.Sequential()
@@ -66,15 +66,16 @@ class ResNet(nn.Module):
             "num_classes": self.head.out_features,
             "streams": [stage[0].second.conv.out_channels for stage in self.stages],
             "inner": [[block.first.conv.out_channels for block in stage] for stage in self.stages],
+            "in_channels": self.stem.conv.in_channels,
         }
 
 
-def resnet(num_classes: int, *, widths: Sequence[int] = (16, 32, 64), blocks: int = 2) -> ResNet:
+def resnet(num_classes: int, *, widths: Sequence[int] = (16, 32, 64), blocks: int = 2, in_channels: int = 3) -> ResNet:
     """A residual network with so many blocks in each stage, inside as wide as the stream; torch's own initialisation.
 
     With the defaults 14 layers: one, twelve in blocks, one; and two 1 x 1 convolutions.
     """
-    return ResNet(num_classes, widths, [[width] * blocks for width in widths])
+    return ResNet(num_classes, widths, [[width] * blocks for width in widths], in_channels)
 
 
 def macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:

@@ -43,20 +43,18 @@ def test_cuts_reach_from_a_criterion_itself_to_random():
 def tiny():
     splits = datasets.load("petals", train=64, val=10, test=40)
     torch.manual_seed(0)
-    return models.vgg16(10, width=1 / 16, compact=True), splits
+    return models.vgg16(10, width=1 / 32, compact=True), splits
 
 
 def test_a_study_has_a_row_a_cut_of_equal_macs(tiny):
     model, splits = tiny
-    rows = pd.DataFrame(
-        true_oracle.study(model, splits, images=16, noise=(0.0,), unscored=1, moments=(1, 2), share=0.6)
-    )
+    rows = pd.DataFrame(true_oracle.study(model, splits, images=16, noise=(0.0,), unscored=1, moments=(1,), share=0.6))
     assert rows.family.tolist() == ["oracle", *true_oracle.CRITERIA, "random"]
     assert (rows.macs <= 0.6 * cost.macs(model, (3, 32, 32))).all() and (
-        rows.macs > 0.5 * cost.macs(model, (3, 32, 32))
+        rows.macs > 0.4 * cost.macs(model, (3, 32, 32))
     ).all()
     assert rows.spearman[0] == pytest.approx(1)
-    assert true_oracle.moments_of(rows) == [0, 1, 2]
+    assert true_oracle.moments_of(rows) == [0, 1]
 
 
 def test_predictions_are_rank_correlations():
@@ -103,7 +101,7 @@ def test_masked_weights_stay_zero_and_the_others_learn():
 
 def test_a_lottery_trains_four_networks_at_each_density():
     splits = datasets.load("digits")
-    found = rethinking.lottery(splits, densities=(0.5, 0.1), updates=20, early=10)
+    found = rethinking.lottery(splits, densities=(0.5, 0.1), updates=4, early=2)
     assert len(found) == 1 + 4 * 2
     assert found.groupby("density").size().to_dict() == {1.0: 1, 0.5: 4, 0.1: 4}
     assert found.accuracy.between(0, 1).all()

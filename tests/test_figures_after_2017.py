@@ -70,7 +70,7 @@ def test_coupled_layers_mark_makers_full_and_readers_open():
 def test_share_left_marks_the_nearest_share():
     table = pd.DataFrame({"parameters": [1, 0.5, 0.1], "MACs": [1, 0.49, 0.2]}, index=[0.0, 0.3, 0.6])
     axes = drawn(figures.share_left(table, p=0.4)).axes[0]
-    assert axes.get_title() == "p = 30% of every group's maps: left are 50% of the parameters, 49% of the MACs"
+    assert axes.get_title() == "p = 30%: left are 50% of the parameters, 49% of the MACs"
 
 
 def test_batch_sizes_draws_every_column():

@@ -57,17 +57,11 @@ def petals(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
 def residual_petals(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
     """A small residual network, which needs no pre-training: trained on the ten species from random weights."""
     splits = datasets.load("petals", image_size=IMAGE_SIZE, seed=seed)
-    model = train_residual(splits, epochs=12, seed=seed)
-    recipe = "random weights, 12 epochs of 5,000 images, AdamW 4e-3, one cycle, flips and shifts"
-    return model, splits, {"recipe": recipe}
-
-
-def train_residual(splits: datasets.Splits, epochs: float, seed: int) -> residual.ResNet:
-    """The residual network of `resnet-petals`, trained for so many epochs."""
     torch.manual_seed(seed)
     model = residual.resnet(len(splits.classes))
-    training.fit(model, splits.train, epochs=epochs, lr=4e-3, augment=True, seed=seed, label="residual network")
-    return model
+    training.fit(model, splits.train, epochs=12, lr=4e-3, augment=True, seed=seed, label="residual network")
+    recipe = "random weights, 12 epochs of 5,000 images, AdamW 4e-3, one cycle, flips and shifts"
+    return model, splits, {"recipe": recipe}
 
 
 RECIPES = {"vgg16-world": world, "vgg16-petals": petals, "resnet-petals": residual_petals}

@@ -72,8 +72,9 @@ def missing(table: pd.DataFrame) -> list[str]:
     if not curves & MAGNITUDE:
         lacks.append(f"a magnitude baseline (a curve of {', '.join(sorted(MAGNITUDE))})")
     if {"curve", "seed"} <= set(table):
-        runs = table.groupby(["curve", "seed"]).size().rename("steps").reset_index()
-        if runs.groupby("curve").seed.nunique().min() < 3:
+        keys = [name for name in ("data", "network", "curve") if name in table]
+        runs = table.groupby([*keys, "seed"]).size().rename("steps").reset_index()
+        if runs.groupby(keys).seed.nunique().min() < 3:
             lacks.append("three seeds of every curve")
         if runs.steps.min() < 6:
             lacks.append("five operating points of every run, besides the whole network")

@@ -1,4 +1,4 @@
-"""Is it the weights or the shape? A lottery ticket on digits, and a pruned residual network trained from scratch.
+"""Is it the weights or the shape? On digits: a lottery ticket, and a pruned residual network trained from scratch.
 
 Frankle and Carbin, The Lottery Ticket Hypothesis, ICLR 2019; Liu et al., Rethinking the Value of Network Pruning, ICLR
 2019. Taught in: notebooks/12_after_2017.ipynb.
@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import cost, datasets, models, residual, training
-from course_lib.classroom import checkpoints, results
+from course_lib.classroom import results
 from course_lib.datasets import Splits
-from course_lib.feature_maps import copy_with
+from course_lib.feature_maps import Scores, copy_with
 
 Masks = dict[str, Tensor]  # weight name -> True where the weight stays
 
 DENSITIES = (0.5, 0.25, 0.12, 0.06, 0.03)
-EPOCHS = (4, 12)  # of training the small network from scratch; the first is also that of fine-tuning
 
 
 class MaskedAdam(torch.optim.Adam):
@@ -107,51 +106,51 @@ def lottery(
     return pd.DataFrame(rows)
 
 
-def scratch(splits: Splits, share: float = 0.5, epochs: Sequence[int] = EPOCHS, seed: int = 0) -> Iterator[dict]:
-    """Remove a share of every layer's maps from the residual network, and train what is left in several ways.
+def scratch(
+    splits: Splits, share: float = 0.75, epochs: int = 12, few: int = 4, short: int = 2, seed: int = 0
+) -> Iterator[dict]:
+    """Train a small residual network, remove a share of every layer's maps, and train what is left in several ways.
 
     Yields:
-        what, epochs and accuracy (on the test images) of: the network as it was and right after the cut; fine-tuned for
-        `epochs[0]`, the maps chosen by the criterion of 2019 or at random; the same shape from new random weights, for
-        each of `epochs`; and the same criterion and fine-tuning on a network that had been trained for 3 epochs only.
+        what, epochs, accuracy (on the test images), macs and params of: the whole network, trained for all `epochs`,
+        and right after the cut; fine-tuned for a `few`, the maps chosen by the criterion of 2019 or at random; the same
+        shape from new random weights, for a `few` epochs and for all; and the same criterion and fine-tuning on a
+        network that was stopped after a `short` training.
     """
-    shape, ends = tuple(splits.train[0][0].shape), {}
+    shape = tuple(splits.train[0][0].shape)
 
-    def row(what: str, model: nn.Module, trained: float) -> dict:
-        ends[what] = training.evaluate(model, splits.test).accuracy
-        numbers = {"macs": residual.macs(model, shape), "params": cost.parameters(model)}
-        return {"what": what, "epochs": trained, "accuracy": ends[what], **numbers}
-
-    def train(model: nn.Module, length: float, lr: float) -> nn.Module:
-        training.fit(model, splits.train, epochs=length, lr=lr, augment=True, seed=seed, label=f"{length} epochs")
+    def train(model: nn.Module, length: int, lr: float = 4e-3) -> nn.Module:
+        training.fit(model, splits.train, epochs=length, lr=lr, seed=seed, progress=False)
         return model
 
-    begun = {"": models.trained("resnet-petals"), ", short start": checkpoints.train_residual(splits, 3, seed)}
-    for name, big in begun.items():
-        yield row(f"whole{name}", big, 3 if name else 12)
-        small = residual.remove(big, cut(big, splits, share, seed), shape)
+    def fresh(number: int) -> nn.Module:
+        torch.manual_seed(number)
+        return residual.resnet(len(splits.classes), widths=(16, 32), blocks=1, in_channels=shape[0])
+
+    def row(what: str, model: nn.Module, length: int) -> dict:
+        numbers = {"macs": residual.macs(model, shape), "params": cost.parameters(model)}
+        return {"what": what, "epochs": length, "accuracy": training.evaluate(model, splits.test).accuracy, **numbers}
+
+    for name, length in ((", short start", short), ("", epochs)):
+        big = train(fresh(seed), length)
+        yield row(f"whole{name}", big, length)
+        small = residual.remove(big, residual.lowest(importance(big, splits, seed), share), shape)
         yield row(f"right after the cut{name}", small, 0)
-        yield row(f"fine-tuned{name}", train(copy_with(small, {}), epochs[0], 1e-3), epochs[0])
+        yield row(f"fine-tuned{name}", train(copy_with(small, {}), few, 1e-3), few)
     generator = torch.Generator().manual_seed(seed)
-    chance = {name: torch.rand(maps, generator=generator) for name, maps in counts(begun[""], shape).items()}
-    some = residual.remove(begun[""], residual.lowest(chance, share), shape)
-    yield row("fine-tuned, random maps", train(some, epochs[0], 1e-3), epochs[0])
-    for length in epochs:
-        torch.manual_seed(seed)
-        yield row("from scratch", train(residual.ResNet(**small.sizes), length, 4e-3), length)
+    chance = {maker: torch.rand(len(s), generator=generator) for maker, s in importance(big, splits, seed).items()}
+    some = residual.remove(big, residual.lowest(chance, share), shape)
+    yield row("fine-tuned, random maps", train(some, few, 1e-3), few)
+    for length in (few, epochs):
+        torch.manual_seed(seed + 1000)
+        yield row("from scratch", train(residual.ResNet(**small.sizes), length), length)
 
 
-def cut(model: nn.Module, splits: Splits, share: float, seed: int, images: int = 640) -> dict[str, Tensor]:
-    """The plan of the 2019 criterion: in every group this share of the maps."""
+def importance(model: nn.Module, splits: Splits, seed: int, images: int = 640) -> Scores:
+    """The criterion of 2019 on training images, for every group of coupled layers."""
     coupled = residual.groups(model, tuple(splits.train[0][0].shape))
     slopes = residual.gate_slopes(model, datasets.batches(splits.train, images, seed=seed))
-    return residual.lowest(residual.taylor_2019(slopes, coupled), share)
-
-
-def counts(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
-    """Feature maps of each group, by its first convolution."""
-    makers = [group.makers[0] for group in residual.groups(model, image_shape)]
-    return {name: model.get_submodule(name).out_channels for name in makers}
+    return residual.taylor_2019(slopes, coupled)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -164,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = given.out or Path("results") / f"{given.what}.csv"
     command, parts = f"{parser.prog} {given.what} --seeds {' '.join(map(str, given.seeds))}", []
     for seed in given.seeds:
-        splits = datasets.load("digits" if given.what == "lottery" else "petals", seed=seed)
+        splits = datasets.load("digits")
         found = lottery(splits, seed=seed) if given.what == "lottery" else pd.DataFrame(scratch(splits, seed=seed))
         parts.append(found.assign(seed=seed))
         results.record(pd.concat(parts), out, command=command, seed=None)  # after every seed: nothing is lost

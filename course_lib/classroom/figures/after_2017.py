@@ -62,7 +62,7 @@ def share_left(table: pd.DataFrame, p: float = 0.3) -> Figure:
     near = table.index[np.abs(np.asarray(table.index, dtype=float) - p).argmin()]
     axes.axvline(near, color="0.2", lw=1.5)
     left = ", ".join(f"{table.loc[near, what]:.0%} of the {what}" for what in ("parameters", "MACs"))
-    axes.set_title(f"p = {near:.0%} of every group's maps: left are {left}")
+    axes.set_title(f"p = {near:.0%}: left are {left}")
     axes.set(xlabel="share p of the feature maps that goes", ylabel="share left", ylim=(0, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -144,9 +144,7 @@ def from_scratch(table: pd.DataFrame) -> Figure:
     """
     rows = table[~table.what.str.contains("short start")]
     labels = rows.what.where(rows.epochs == 0, rows.what + rows.epochs.map(lambda e: f", {e:g} epochs"))
-    return _bars(
-        rows.accuracy, labels, "test accuracy", "Half of every layer's maps: whose weights, whose maps, how long?"
-    )
+    return _bars(rows.accuracy, labels, "test accuracy", "One small shape: whose weights, which maps, how long?")
 
 
 def starts(table: pd.DataFrame) -> Figure:
@@ -156,7 +154,8 @@ def starts(table: pd.DataFrame) -> Figure:
     """
     wide = table.drop_duplicates(["what", "seed", "epochs"]).query("what != 'from scratch'")
     wide = wide.pivot(index="seed", columns="what", values="accuracy")
-    ends = {"trained for 12 epochs": "", "trained for 3 epochs": ", short start"}
+    trained = table.drop_duplicates("what").set_index("what").epochs
+    ends = {f"trained for {trained[f'whole{end}']:g} epochs": end for end in ("", ", short start")}
     figure, panels = plt.subplots(1, 2, figsize=(13, 4.6))
     for axes, relative in zip(panels, (True, False), strict=True):
         for at, end in enumerate(ends.values()):
@@ -174,22 +173,21 @@ def starts(table: pd.DataFrame) -> Figure:
 
 
 def operating_point(table: pd.DataFrame, axis: str = "feature maps", share: float = 0.5) -> Figure:
-    """Accuracy of every curve at one point of one axis, the best on top; bars are means over seeds, lines their range.
+    """Accuracy of every curve at one point of one axis, the best on top; markers are means over seeds, lines their range.
 
     `table`: pruning curves, as `pruning_curves` takes them.
     """
     found = protocol.accuracy_at(table, axis, share)
     figure, axes = plt.subplots(figsize=(11, 5.5))
     for at, (name, row) in enumerate(found.iterrows()):
-        axes.barh(at, row["mean"], color=colour(name), alpha=0.75)
-        axes.plot([row.low, row.high], [at, at], color="0.15", lw=3)
+        axes.plot([row.low, row.high], [at, at], color=colour(name), lw=5, alpha=0.5)
+        axes.plot(row["mean"], at, MARKERS.get(name, "o"), color=colour(name), ms=14)
     axes.set_yticks(range(len(found)), [title(name) for name in found.index])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     first = title(found.index[0]) if len(found) else "nobody"
-    axes.set(xlabel="test accuracy after fine-tuning", xlim=(0, 1))
+    axes.set(xlabel="test accuracy after fine-tuning: mean and range over seeds")
     axes.set_title(f"Where {share:.0%} of the {axis} are left, {first} is first")
-    axes.grid(axis="y", visible=False)
     return figure
 
 
@@ -232,7 +230,7 @@ def fading(found: Mapping[str, pd.DataFrame]) -> Figure:
             axes.plot(range(len(table)), table[what], color=paint, marker=marker, lw=2.5, ms=9, label=what)
         axes.axhline(0, color="0.3", lw=1)
         axes.set_xticks(range(len(table)), [str(updates) for updates in table.index])
-        axes.set(xlabel="updates of retraining", title=heading, ylim=(-0.5, 1))
+        axes.set(xlabel="updates of retraining", title=heading, ylim=(-1.05, 1.05))
     panels[0, 0].set_ylabel("Spearman with the\naccuracy afterwards")
     panels[0, 0].legend(frameon=False, loc="lower left", fontsize="small")
     figure.suptitle("Does what is known right after the cut say who wins in the end?")
