@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import cost, datasets, models, paths, training
+from course_lib import cost, datasets, models, paths, residual, training
 from course_lib.classroom import checkpoints
 
 FOLDER = paths.data_dir() / "checkpoints"
@@ -36,12 +36,19 @@ def test_accuracy_and_numbers_of_the_card_are_the_networks(name):
     assert found.accuracy == pytest.approx(notes["test_accuracy"], abs=1.5e-3)
     assert found.loss == pytest.approx(notes["test_loss"], abs=1e-3)
     assert len(splits.test) == notes["test_images"] == int(images.replace(",", ""))
-    maps, parameters = cost.feature_maps(model), cost.parameters(model)
-    macs = cost.macs(model, (3, checkpoints.IMAGE_SIZE, checkpoints.IMAGE_SIZE))
-    assert f"{maps:,} feature maps, {parameters:,} parameters, {macs / 1e6:.1f} million MACs" in card
+    macs = residual.macs(model, (3, checkpoints.IMAGE_SIZE, checkpoints.IMAGE_SIZE))
+    assert f"feature maps, {cost.parameters(model):,} parameters, {macs / 1e6:.1f} million MACs" in card
+    if name.startswith("vgg16"):
+        assert macs == cost.macs(model, (3, checkpoints.IMAGE_SIZE, checkpoints.IMAGE_SIZE))
+        assert f" {cost.feature_maps(model):,} feature maps," in card
     assert f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB" in card
     assert f"in {notes['seconds']} s with seed {notes['seed']} and torch {notes['torch']}" in card
     assert notes["recipe"] in card
+
+
+def test_the_residual_network_is_the_builders():
+    with torch.device("meta"):
+        assert models.trained("resnet-petals").sizes == residual.resnet(10).sizes
 
 
 def test_they_are_plain_vgg16s_at_quarter_width():

@@ -107,7 +107,7 @@ def lottery(
 
 
 def scratch(
-    splits: Splits, share: float = 0.75, epochs: int = 12, few: int = 4, short: int = 2, seed: int = 0
+    splits: Splits, share: float = 0.5, epochs: int = 6, few: int = 2, short: int = 1, seed: int = 0
 ) -> Iterator[dict]:
     """Train a small residual network, remove a share of every layer's maps, and train what is left in several ways.
 
@@ -119,8 +119,8 @@ def scratch(
     """
     shape = tuple(splits.train[0][0].shape)
 
-    def train(model: nn.Module, length: int, lr: float = 4e-3) -> nn.Module:
-        training.fit(model, splits.train, epochs=length, lr=lr, seed=seed, progress=False)
+    def train(model: nn.Module, length: int) -> nn.Module:
+        training.fit(model, splits.train, epochs=length, lr=4e-3, seed=seed, progress=False)
         return model
 
     def fresh(number: int) -> nn.Module:
@@ -136,11 +136,11 @@ def scratch(
         yield row(f"whole{name}", big, length)
         small = residual.remove(big, residual.lowest(importance(big, splits, seed), share), shape)
         yield row(f"right after the cut{name}", small, 0)
-        yield row(f"fine-tuned{name}", train(copy_with(small, {}), few, 1e-3), few)
+        yield row(f"fine-tuned{name}", train(copy_with(small, {}), few), few)
     generator = torch.Generator().manual_seed(seed)
     chance = {maker: torch.rand(len(s), generator=generator) for maker, s in importance(big, splits, seed).items()}
     some = residual.remove(big, residual.lowest(chance, share), shape)
-    yield row("fine-tuned, random maps", train(some, few, 1e-3), few)
+    yield row("fine-tuned, random maps", train(some, few), few)
     for length in (few, epochs):
         torch.manual_seed(seed + 1000)
         yield row("from scratch", train(residual.ResNet(**small.sizes), length), length)

@@ -173,7 +173,7 @@ def starts(table: pd.DataFrame) -> Figure:
 
 
 def operating_point(table: pd.DataFrame, axis: str = "feature maps", share: float = 0.5) -> Figure:
-    """Accuracy of every curve at one point of one axis, the best on top; markers are means over seeds, lines their range.
+    """Accuracy of every curve at one point of one axis, the best on top: mean over seeds, and their range.
 
     `table`: pruning curves, as `pruning_curves` takes them.
     """
