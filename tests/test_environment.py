@@ -65,6 +65,12 @@ def test_dependencies_are_ranges_and_colab_gets_no_tools_of_the_lab():
     assert SpecifierSet(metadata("course-lib")["Requires-Python"]).contains("3.10")
 
 
+def test_torch_pruning_moves_nothing_in_colab():
+    needed = [Requirement(line) for line in requires("torch-pruning")]
+    assert {r.name for r in needed} <= set(COLAB)
+    assert all(r.specifier.contains(COLAB[r.name]) for r in needed)
+
+
 def test_one_version():
     assert version("course-lib") == course_lib.__version__
     assert f"version: {course_lib.__version__}" in text("CITATION.cff")

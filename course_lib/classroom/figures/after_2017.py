@@ -186,7 +186,8 @@ def operating_point(table: pd.DataFrame, axis: str = "feature maps", share: floa
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     first = title(found.index[0]) if len(found) else "nobody"
-    axes.set(xlabel="test accuracy after fine-tuning: mean and range over seeds")
+    frame = (table.accuracy.min() - 0.02, table.accuracy.max() + 0.02)  # the same at every point
+    axes.set(xlabel="test accuracy after fine-tuning: mean and range over seeds", xlim=frame)
     axes.set_title(f"Where {share:.0%} of the {axis} are left, {first} is first")
     return figure
 
@@ -213,7 +214,9 @@ def before_and_after(
     axes.set(
         xlabel=f"{known}" + (" (nats, training images)" if x == "loss_after_cut" else " (Spearman, within layers)")
     )
-    axes.set(ylabel=f"test accuracy\n{when}", title=f"{share:.0%} of the MACs, {when}: rank correlation {found:+.2f}")
+    every = rows.filter(like="accuracy_")  # one frame for all moments
+    axes.set(ylabel=f"test accuracy\n{when}", ylim=(every.min().min() - 0.03, every.max().max() + 0.03))
+    axes.set_title(f"{share:.0%} of the MACs, {when}: rank correlation {found:+.2f}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
