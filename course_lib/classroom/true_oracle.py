@@ -154,8 +154,8 @@ def within_families(table: pd.DataFrame, updates: int) -> pd.Series:
     """The same within each family, whose cuts differ by noise alone: is a family as a whole what was predicted?
 
     Returns:
-        {family: rank correlation of a low loss right after the cut with the accuracy after so many updates}; families of
-        fewer than four cuts are left out.
+        {family: rank correlation of a low loss right after the cut with the accuracy after so many updates}; without
+        families of fewer than four cuts.
     """
     groups = {name: part for name, part in table.groupby("family", sort=False) if len(part) >= 4}
     pairs = {name: (-part.loss_after_cut, part[f"accuracy_{updates}"]) for name, part in groups.items()}
