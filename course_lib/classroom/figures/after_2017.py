@@ -155,7 +155,7 @@ def starts(table: pd.DataFrame) -> Figure:
     wide = table.drop_duplicates(["what", "seed", "epochs"]).query("what != 'from scratch'")
     wide = wide.pivot(index="seed", columns="what", values="accuracy")
     trained = table.drop_duplicates("what").set_index("what").epochs
-    ends = {f"trained for {trained[f'whole{end}']:g} epochs": end for end in ("", ", short start")}
+    ends = {f"epochs of training: {trained[f'whole{end}']:g}": end for end in ("", ", short start")}
     figure, panels = plt.subplots(1, 2, figsize=(13, 4.6))
     for axes, relative in zip(panels, (True, False), strict=True):
         for at, end in enumerate(ends.values()):
@@ -214,10 +214,9 @@ def before_and_after(
     axes.set(
         xlabel=f"{known}" + (" (nats, training images)" if x == "loss_after_cut" else " (Spearman, within layers)")
     )
-    every = rows.filter(like="accuracy_")  # one frame for all moments
-    axes.set(ylabel=f"test accuracy\n{when}", ylim=(every.min().min() - 0.03, every.max().max() + 0.03))
+    axes.set(ylabel=f"test accuracy\n{when}")
     axes.set_title(f"{share:.0%} of the MACs, {when}: rank correlation {found:+.2f}")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
@@ -247,6 +246,7 @@ def _bars(values: pd.Series, labels: pd.Series, xlabel: str, heading: str) -> Fi
         found = values[labels == label]
         axes.barh(at, found.mean(), color=_ORANGE if "scratch" in label else _BLUE, alpha=0.55)
         axes.plot(found, np.full(len(found), at), "o", color="0.2", ms=8, zorder=3)
+        axes.text(0.01, at, f"{found.mean():.1%}", va="center", fontsize="small")
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
