@@ -1,0 +1,108 @@
+"""What of a markdown cell stands on the slide, in blocks; all the rest is said by the speaker.
+
+Written to be read, a cell is too long to be projected. On the slide stand its headings, equations, tables and lists,
+of each paragraph the first sentence, the sentence that an equation belongs to, every question, and what follows
+*Predict before you look:*, *Think.* or *Check:* in its paragraph. A cell that sets an exercise or lists references stays
+whole; of the title cell only the title. Folded parts (``<details>``), and the prose as a whole, are speaker notes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: Full stops that end no sentence: of initials and of abbreviations.
+_NO_END = re.compile(r"(?:\b[A-Za-z]|\b(?:eq|eqs|sec|al|vs|cf|fig|no|pp|approx|resp|[a-z]\.[a-z]))\.$", re.IGNORECASE)
+_ENDS = re.compile(r"[.?!][*\"')]*$")
+#: What is one piece whatever punctuation it has inside: formulas, code, links, emphasis.
+_PIECE = re.compile(r"\$[^$]+\$|`[^`]+`|!?\[[^\]]*\]\([^)]*\)|\*\*.+?\*\*|(?<!\*)\*[^*\s][^*]*\*", re.DOTALL)
+_DETAILS = re.compile(r"[ \t]*<details>.*?</details>[ \t]*\n?", re.DOTALL)
+_ITEM = re.compile(r" {0,3}(?:[-*+]|\d+[.)])\s")
+_BADGE = re.compile(r"\[!\[[^\]]*\]\(https?:[^)]*\)\]\([^)]*\)")
+_LEAD = re.compile(r"\*(?:Predict|Think|Check)\b[^*]*\*")
+_WHOLE = re.compile(r"#+ (?:Exercise|References)\b")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a slide that is never cut: `kind` is heading, equation, table, item, code or text."""
+
+    kind: str
+    source: str
+
+
+def points(markdown: str) -> list[Block]:
+    """The blocks of a markdown cell that stand on the slide."""
+    found = blocks(_DETAILS.sub("", markdown))
+    if found and found[0].source.startswith("# "):
+        return found[:1]
+    if found and _WHOLE.match(found[0].source):
+        return found
+    kept = []
+    for at, block in enumerate(found):
+        if block.kind in ("text", "item"):
+            before_equation = at + 1 < len(found) and found[at + 1].kind == "equation"
+            block = Block(block.kind, essence(block.source, before_equation))
+        if block.source:
+            kept.append(block)
+    return kept
+
+
+def essence(paragraph: str, before_equation: bool = False) -> str:
+    """Of a paragraph, or of an item of a list, the sentences that stand on the slide."""
+    if _ITEM.match(paragraph) and "?" in paragraph:  # a question is nothing without what it is about
+        return paragraph
+    said = sentences(paragraph)
+    kept, leading = [], False
+    for at, sentence in enumerate(said):
+        leading = leading or bool(_LEAD.match(sentence))
+        broken = at == len(said) - 1 and before_equation and not _ENDS.search(sentence)
+        if at == 0 or leading or broken or "?" in sentence:
+            kept.append(sentence)
+    return " ".join(kept)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a paragraph; formulas, code, links and emphasis are never cut, nor is a lead cut off."""
+    whole = _PIECE.sub(lambda found: re.sub(r"\s", "\0", found[0]), text.strip())
+    said, begun = [], ""
+    for word in re.split(r"(\s+)", whole):
+        begun += word
+        ends = _ENDS.search(word) and not _NO_END.search(word.rstrip("*\"')"))
+        is_lead = re.fullmatch(r"\s*(?:[-+]\s|\d+[.)]\s)?\s*\*{1,2}[^*?]*\*{1,2}|\d+\.", begun.strip())
+        if ends and not is_lead:
+            said, begun = [*said, begun.strip()], ""
+    if begun.strip():
+        said.append(begun.strip())
+    return [re.sub("\0", " ", sentence) for sentence in said]
+
+
+def blocks(markdown: str) -> list[Block]:
+    """The blocks of a markdown text, in order, each with its whole source; badges are left out."""
+    found: list[Block] = []
+    for piece in re.split(r"(^```.*?^```|\$\$.*?\$\$)", markdown, flags=re.DOTALL | re.MULTILINE):
+        if piece.startswith("```"):
+            found.append(Block("code", piece))
+        elif piece.startswith("$$"):
+            found.append(Block("equation", piece))
+        else:
+            for paragraph in re.split(r"\n\s*\n", _BADGE.sub("", piece)):
+                found += _paragraph(paragraph)
+    return found
+
+
+def _paragraph(text: str) -> list[Block]:
+    if not text.strip():
+        return []
+    if text.lstrip().startswith("#"):
+        heading, _, rest = text.strip().partition("\n")
+        return [Block("heading", heading), *_paragraph(rest)]
+    if text.lstrip().startswith("|"):
+        return [Block("table", text.strip("\n"))]
+    lines, items = text.strip("\n").split("\n"), []
+    for line in lines:
+        if _ITEM.match(line) or not items:
+            items.append(line)
+        else:
+            items[-1] += "\n" + line
+    return [Block("item" if _ITEM.match(item) else "text", item) for item in items]
