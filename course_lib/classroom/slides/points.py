@@ -1,9 +1,10 @@
 """What of a markdown cell stands on the slide, in blocks; all the rest is said by the speaker.
 
 Written to be read, a cell is too long to be projected. On the slide stand its headings, equations, tables and lists,
-of each paragraph the first sentence, the sentence that an equation belongs to, every question, and what follows
-*Predict before you look:*, *Think.* or *Check:* in its paragraph. A cell that sets an exercise or lists references stays
-whole; of the title cell only the title. Folded parts (``<details>``), and the prose as a whole, are speaker notes.
+of each paragraph the first sentence, the sentence that an equation belongs to, every question in italics, and what
+follows *Predict before you look:*, *Think.* or *Check:* in its paragraph. A cell that sets an exercise or lists
+references stays whole; of the title cell only the title. Folded parts (``<details>``), and the prose as a whole, are
+speaker notes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+#: Words of a sentence that says too little alone.
+SHORT = 8
+#: Letters and signs of an equation that fills a line.
+LONG = 70
 #: Full stops that end no sentence: of initials and of abbreviations.
 _NO_END = re.compile(r"(?:\b[A-Za-z]|\b(?:eq|eqs|sec|al|vs|cf|fig|no|pp|approx|resp|[a-z]\.[a-z]))\.$", re.IGNORECASE)
 _ENDS = re.compile(r"[.?!][*\"')]*$")
@@ -20,6 +25,7 @@ _DETAILS = re.compile(r"[ \t]*<details>.*?</details>[ \t]*\n?", re.DOTALL)
 _ITEM = re.compile(r" {0,3}(?:[-*+]|\d+[.)])\s")
 _BADGE = re.compile(r"\[!\[[^\]]*\]\(https?:[^)]*\)\]\([^)]*\)")
 _LEAD = re.compile(r"\*(?:Predict|Think|Check)\b[^*]*\*")
+_ASKS = re.compile(r"\?\*")
 _WHOLE = re.compile(r"#+ (?:Exercise|References)\b")
 
 
@@ -34,6 +40,8 @@ class Block:
 def points(markdown: str) -> list[Block]:
     """The blocks of a markdown cell that stand on the slide."""
     found = blocks(_DETAILS.sub("", markdown))
+    headings = [at for at, block in enumerate(found) if block.kind == "heading"]
+    found = found[headings[0] :] if headings else found  # what stands above a heading closes the section before it
     if found and found[0].source.startswith("# "):
         return found[:1]
     if found and _WHOLE.match(found[0].source):
@@ -44,8 +52,27 @@ def points(markdown: str) -> list[Block]:
             before_equation = at + 1 < len(found) and found[at + 1].kind == "equation"
             block = Block(block.kind, essence(block.source, before_equation))
         if block.source:
-            kept.append(block)
+            kept.append(Block("equation", _broken(block.source)) if block.kind == "equation" else block)
     return kept
+
+
+def _broken(equation: str) -> str:
+    """A long equation of two parts on two lines, as wide as the slide has room for."""
+    body = equation.strip("$ \n")
+    gaps = [
+        found.start()
+        for found in re.finditer(r"\\qquad|\\quad\s*\\Rightarrow", body)
+        if _is_open(body[: found.start()])
+    ]
+    if not gaps or len(re.sub(r"\\[a-zA-Z]+|[{}^_&\s]", "", body)) < LONG:
+        return equation
+    middle = min(gaps, key=lambda at: abs(at - len(body) / 2))
+    return f"$$ \\begin{{gathered}} {body[:middle]} \\\\ {body[middle:]} \\end{{gathered}} $$"
+
+
+def _is_open(tex: str) -> bool:
+    """Whether a line may end here: outside of all braces and environments."""
+    return tex.count("{") == tex.count("}") and tex.count(r"\begin") == tex.count(r"\end") == 0
 
 
 def essence(paragraph: str, before_equation: bool = False) -> str:
@@ -53,13 +80,20 @@ def essence(paragraph: str, before_equation: bool = False) -> str:
     if _ITEM.match(paragraph) and "?" in paragraph:  # a question is nothing without what it is about
         return paragraph
     said = sentences(paragraph)
-    kept, leading = [], False
+    kept = [False] * len(said)
     for at, sentence in enumerate(said):
-        leading = leading or bool(_LEAD.match(sentence))
+        opens = at == 0 or (at == 1 and _words(said[:1]) < SHORT)
+        leads = bool(_LEAD.match(sentence)) or (at > 0 and any(map(_LEAD.match, said[:at])))
         broken = at == len(said) - 1 and before_equation and not _ENDS.search(sentence)
-        if at == 0 or leading or broken or "?" in sentence:
-            kept.append(sentence)
-    return " ".join(kept)
+        kept[at] = opens or leads or broken or bool(_ASKS.search(sentence))
+    dropped = [sentence for sentence, keep in zip(said, kept, strict=True) if not keep]
+    if _words(dropped) < SHORT:  # too little to be worth a gap
+        return paragraph
+    return " ".join(sentence for sentence, keep in zip(said, kept, strict=True) if keep)
+
+
+def _words(said: list[str]) -> int:
+    return len(" ".join(said).split())
 
 
 def sentences(text: str) -> list[str]:

@@ -1,0 +1,76 @@
+"""Opening a deck in a real browser, without a network: what is cut off or too small, and a picture of every slide."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from course_lib import paths
+
+#: Slides on a contact sheet, in a row of it, and the width of one in pixels.
+SHEET, ROW, SMALL = 12, 3, 640
+_HERE = re.compile(r"^(?!file:|data:|blob:)")
+
+
+@contextmanager
+def browser() -> Iterator:
+    """Chromium, the system's or playwright's own, or None where there is neither."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        yield None
+        return
+    with sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if not (found or Path(playwright.chromium.executable_path).exists()):
+            yield None
+            return
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+def look(chromium, deck: Path, pictures: Path | None = None) -> list[str]:
+    """What is wrong with a deck, slide by slide, as a projector shows it; empty if nothing is.
+
+    Args:
+        deck: the page that `page.write` made, in its furnished folder.
+        pictures: folder for a PNG of every slide, and contact sheets of `SHEET` slides.
+    """
+    page = chromium.new_page(viewport={"width": 1280, "height": 720})
+    found: list[str] = []
+    page.on("pageerror", lambda error: found.append(f"{deck.name}: {error}"))
+    page.route(_HERE, lambda route: (found.append(f"{deck.name} asks for {route.request.url}"), route.abort()))
+    page.goto(deck.resolve().as_uri())
+    page.wait_for_selector("body.deck-ready", state="attached", timeout=120_000)
+    slides = page.evaluate("Reveal.getSlides().length")
+    shots = []
+    for number in range(slides):
+        page.evaluate("Deck.show", number)
+        found += [f"{deck.name}, slide {number + 1}: {what}" for what in page.evaluate("Deck.complaints()")]
+        if pictures:
+            shots.append(pictures / deck.stem / f"{number + 1:02d}.png")
+            shots[-1].parent.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=shots[-1])
+    page.close()
+    if pictures:
+        _contact_sheets(shots, pictures / deck.stem)
+    return found
+
+
+def _contact_sheets(shots: list[Path], name: Path) -> None:
+    for first in range(0, len(shots), SHEET):
+        some = [
+            Image.open(shot).convert("RGB").resize((SMALL, SMALL * 9 // 16)) for shot in shots[first : first + SHEET]
+        ]
+        rows = -(-len(some) // ROW)
+        sheet = Image.new("RGB", (ROW * (SMALL + 8), rows * (SMALL * 9 // 16 + 8)), "grey")
+        for at, picture in enumerate(some):
+            sheet.paste(picture, (at % ROW * (SMALL + 8), at // ROW * (SMALL * 9 // 16 + 8)))
+        with paths.atomic(name.with_name(f"{name.name}-{first // SHEET + 1}.png")) as temporary:
+            sheet.save(temporary, "png")
