@@ -7,6 +7,7 @@ from importlib import import_module
 COMMANDS = {
     "doctor": ("course_lib.classroom.doctor", "main", "say whether this machine is ready for the course"),
     "run": ("course_lib.classroom.runner", "main", "execute the notebooks; pages and a summary table"),
+    "slides": ("course_lib.classroom.slides.command", "main", "make a deck of slides of every notebook"),
     "prune": ("course_lib.classroom.commands", "prune", "make a trained network smaller"),
     "oracle": ("course_lib.classroom.commands", "measure_oracle", "measure what each feature map is worth"),
     "reproduce": ("course_lib.classroom.reproduce", "main", "the paper's tables and figures from runs"),

@@ -30,11 +30,11 @@ LESSON, LESSON_LINE = 6, 92
 WIDTH, HEIGHT = 1280, 720
 WIDE, HIGH = 1168, 640
 #: A figure shares its slide with text only if it stays this large, compared to standing alone.
-SHRINK = 0.85
+SHRINK = 0.8
 #: What a slide may be too full by: its type is set smaller then, which is better than two lines on a slide alone.
-SLACK = 1.12
+SLACK = 1.1
 #: Rows of a table and lines of a printed text that are shown; more cannot be read anyway.
-ROWS, LINES = 12, 14
+ROWS, LINES = 14, 14
 
 _NOT_SHOWN = {"parameters", "injected-parameters", "setup", "check", "solution"}
 _LINE, _CODE_LINE, _TITLE, _KICKER = 43, 30, 70, 40
@@ -127,7 +127,7 @@ def _fits(slide: Slide, piece: Piece) -> bool:
     pieces = [*slide.pieces, piece]
     figures = [p for p in pieces if p.kind == "figure"]
     if not figures:
-        return slide.height() + piece.height <= HIGH * (SLACK if piece.answers else 1)
+        return slide.height() + piece.height <= SLACK * HIGH
     secret = piece.kind == "figure" and any("Predict" in p.cell.source for p in slide.pieces)
     begins = figures[0] is not piece and not piece.answers  # text after a figure: the lecture goes on
     left = HIGH - slide.height() - piece.height + figures[0].height
@@ -169,6 +169,8 @@ def _text_height(kind: str, source: str) -> float:
         return 40 * (source.count("\n") + 1)
     if kind == "code":
         return _code_height(source)
+    if kind == "reference":
+        return 0.7 * _text_height("item", source)
     shown = re.sub(r"\\[a-zA-Z]+|[{}$*]|\]\([^)]*\)", "", source)
     return 14 + _LINE * (1 + len(" ".join(shown.split())) // 72)
 
@@ -246,11 +248,11 @@ def _table(output: NotebookNode) -> Piece:
         return Piece(_shown(output), 34 * data["text/markdown"].count("\n"), "table", answers=True)
     page = BeautifulSoup(data["text/html"], "html.parser")
     rows = page.select("tbody tr")
-    for row in rows[ROWS:]:
-        row.decompose()
     if len(rows) > ROWS:
+        for row in rows[ROWS - 1 :]:
+            row.decompose()
         more = page.new_tag("p")
-        more.string = f"... {len(rows) - ROWS} more rows"
+        more.string = f"... and {len(rows) - ROWS + 1} rows more"
         page.append(more)
     output = v4.new_output("display_data", data={"text/html": str(page)})
     return Piece(_shown(output), 40 + 34 * len(page.select("tr")), "table", answers=True)
@@ -280,7 +282,10 @@ def _cells(slide: Slide) -> list[NotebookNode]:
     before = None
     for piece in slide.pieces:
         if before and before.is_text() and piece.is_text():
-            cells[-1].source += ("\n" if before.kind == piece.kind == "item" else "\n\n") + piece.cell.source
+            cells[-1].source += (
+                "\n" if before.kind == piece.kind in ("item", "reference") else "\n\n"
+            ) + piece.cell.source
+            cells[-1].metadata["tags"] = [piece.kind]
         else:
             waits = piece.answers and before is not None and before.is_text() and before.kind != "asked"
             cells.append(_type(piece.cell, "fragment" if waits else "-"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 #: Words of a sentence that says too little alone.
 SHORT = 8
 #: Letters and signs of an equation that fills a line.
-LONG = 70
+LONG = 50
 #: Full stops that end no sentence: of initials and of abbreviations.
 _NO_END = re.compile(r"(?:\b[A-Za-z]|\b(?:eq|eqs|sec|al|vs|cf|fig|no|pp|approx|resp|[a-z]\.[a-z]))\.$", re.IGNORECASE)
 _ENDS = re.compile(r"[.?!][*\"')]*$")
@@ -45,7 +45,9 @@ def points(markdown: str) -> list[Block]:
     if found and found[0].source.startswith("# "):
         return found[:1]
     if found and _WHOLE.match(found[0].source):
-        return found
+        return [
+            Block("reference", b.source) if "References" in found[0].source and b.kind == "item" else b for b in found
+        ]
     kept = []
     for at, block in enumerate(found):
         if block.kind in ("text", "item"):
