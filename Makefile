@@ -9,7 +9,7 @@ STRIP := .venv/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.me
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab seminar test lint format bench checkpoints
+.PHONY: help course lab slides seminar test lint format bench checkpoints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 
 seminar: $(STAMP) ## students' and teacher's notebooks, lesson plans and marking sheet: build/seminar.zip
 	$(PY) -m course_lib seminar
+
+slides: $(STAMP) ## a deck of slides of every notebook in build/slides (needs npm once)
+	$(PY) -m course_lib slides
 
 test: $(STAMP) ## run all tests
 	$(PY) -m pytest

@@ -230,7 +230,7 @@ def _output(output: NotebookNode) -> Piece | None:
             return Piece(_shown(output, "figure"), min(WIDE / aspect, HIGH), "figure")
     markup = data.get("text/html", "")
     if picture := re.search(r"<img[^>]*base64,([^\"]+)", markup):  # frames, or an animation
-        height = WIDE / _aspect(picture[1]) + 44 * markup.count("<label")
+        height = WIDE / _aspect(picture[1]) + (44 if "<label" in markup else 0)
         return Piece(_shown(output, "figure"), min(height, HIGH), "figure")
     if "text/html" in data or "text/markdown" in data:
         return _table(output)

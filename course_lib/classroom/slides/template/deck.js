@@ -36,6 +36,14 @@ function keepTogether(formula) {
   together.append(formula, together.nextSibling);
 }
 
+// Controls in one row: the picture below them needs the height.
+function inOneRow(box) {
+  const row = document.createElement("div");
+  row.className = "course-controls";
+  row.append(...box.querySelectorAll("label"));
+  box.prepend(row);
+}
+
 const figures = slide => [...slide.querySelectorAll(".celltag_figure")].filter(figure => !figure.closest("aside"));
 const squeezed = slide => figures(slide).some(figure => figure.offsetHeight < 360);
 const crowded = slide => cutOff(slide).length > 0 || squeezed(slide);
@@ -61,6 +69,7 @@ MathJax.startup.promise
   .then(() => MathJax.typesetPromise())
   .then(() => {
     document.querySelectorAll('mjx-container:not([display="true"])').forEach(keepTogether);
+    document.querySelectorAll(".course-frames").forEach(inOneRow);
     Reveal.on("ready", event => fit(event.currentSlide));
     Reveal.on("slidechanged", event => fit(event.currentSlide));
     return Reveal.initialize({
