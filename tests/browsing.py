@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from course_lib.classroom.browser import NoBrowser, chromium  # noqa: F401 (conftest takes them from here)
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK_SETTINGS = {"windowingMode": "none"}  # every cell is in the page, not only those that one sees
@@ -24,26 +25,6 @@ NOTEBOOK_SETTINGS = {"windowingMode": "none"}  # every cell is in the page, not 
 SIZES = {"train_images": 200, "test_images": 100, "score_images": 48, "oracle_images": 32, "epochs": 1, "updates": 1}
 SIZES |= {"maps_per_step": 264, "sharing_epochs": 6}
 OUTSIDE = re.compile(r"^(?!http://127\.0\.0\.1|http://localhost|file:|data:|blob:).")
-
-
-class NoBrowser(RuntimeError):
-    """There is nothing to drive; the message says what to install."""
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator:
-    """Chromium, the system's or playwright's own. Raises NoBrowser."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        raise NoBrowser("playwright is not installed: pip install playwright") from error
-    with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        if not (found or Path(playwright.chromium.executable_path).exists()):
-            raise NoBrowser("there is no Chromium: apt-get install chromium, or python -m playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

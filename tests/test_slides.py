@@ -303,12 +303,14 @@ def test_a_slide_that_is_cut_off_is_named(browser, vendored, tmp_path):
 @pytest.fixture
 def no_browser(monkeypatch, tmp_path):
     """One notebook, executed, and a machine with neither npm nor Chromium in use."""
-    from contextlib import nullcontext
+
+    def absent():
+        raise command.browser.NoBrowser("there is no Chromium")
 
     write(v4.new_notebook(cells=[markdown("## A")]), tmp_path / "00_tiny.ipynb")
     monkeypatch.setattr(command.runner, "numbered", lambda only: [tmp_path / "00_tiny.ipynb"])
     monkeypatch.setattr(command.page, "furnish", lambda out: out.mkdir(parents=True, exist_ok=True))
-    monkeypatch.setattr(command.look, "browser", lambda: nullcontext(None))
+    monkeypatch.setattr(command.browser, "chromium", absent)
     return tmp_path
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from course_lib.classroom import runner, session, vendor
+from course_lib.classroom import browser, runner, session, vendor
 from course_lib.classroom.slides import look, page
 from course_lib.progress import track
 
@@ -44,11 +44,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def look_at(decks: list[Path], pictures: Path) -> list[str]:
     """What is wrong with the decks, and pictures of all slides; without a browser nothing but a line that says so."""
-    with look.browser() as chromium:
-        if chromium is None:
-            print("The slides were not looked at: that needs playwright (pip) and Chromium (apt-get install chromium).")
-            return []
-        return [what for deck in track(decks, "looking at slides") for what in look.look(chromium, deck, pictures)]
+    try:
+        with browser.chromium() as chromium:
+            return [what for deck in track(decks, "looking at slides") for what in look.look(chromium, deck, pictures)]
+    except browser.NoBrowser as why:
+        print(f"The slides were not looked at, so something may be cut off: {why}.")
+        return []
 
 
 @contextlib.contextmanager

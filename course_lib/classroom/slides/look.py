@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -15,24 +12,6 @@ from course_lib import paths
 #: Slides on a contact sheet, in a row of it, and the width of one in pixels.
 SHEET, ROW, SMALL = 12, 3, 640
 _HERE = re.compile(r"^(?!file:|data:|blob:)")
-
-
-@contextmanager
-def browser() -> Iterator:
-    """Chromium, the system's or playwright's own, or None where there is neither."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        yield None
-        return
-    with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        if not (found or Path(playwright.chromium.executable_path).exists()):
-            yield None
-            return
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 def look(chromium, deck: Path, pictures: Path | None = None) -> list[str]:
