@@ -195,6 +195,8 @@ def test_long_outputs_are_cut():
     html, text = (o for cell in made for o in cell.get("outputs", []))
     assert html.data["text/html"].count("<tr>") == ROWS - 1 and "27 rows more" in html.data["text/html"]
     assert text.text.count("line") == LINES and text.text.endswith("...")
+    bar = "pruning:  40%|####      | 2/5 [00:20<00:31, 10.35s/it]\n"
+    assert laid_out(markdown("## A"), code("p", printed(bar))) == [["heading"]]
 
 
 # ------------------------------------------------------------------------------------------------------------ browser
@@ -242,10 +244,10 @@ def tiny(tmp_path_factory, vendored):
 
 def test_no_slide_is_cut_off_and_nothing_is_fetched(browser, tiny, tmp_path):
     assert look.look(browser, tiny, tmp_path) == []
-    shots = sorted((tmp_path / "tiny").glob("*.png"))
+    shots = sorted((tmp_path / "tiny").glob("??.png"))
     assert len(shots) >= 6
     assert all(np.asarray(Image.open(shot)).std() > 5 for shot in shots)  # nothing is blank
-    assert Image.open(tmp_path / "tiny-1.png").width > 3 * 600
+    assert Image.open(tmp_path / "tiny" / "sheet-1.png").width > 3 * 600
 
 
 def test_formulas_are_set_and_notes_are_there(page, tiny):

@@ -31,11 +31,14 @@ WIDTH, HEIGHT = 1280, 720
 WIDE, HIGH = 1168, 640
 #: A figure shares its slide with text only if it stays this large, compared to standing alone.
 SHRINK = 0.8
+#: From this height on, as wide as the slide, a figure gets no line above it.
+TALL = 1.25 * HIGH
 #: What a slide may be too full by: its type is set smaller then, which is better than two lines on a slide alone.
 SLACK = 1.1
 #: Rows of a table and lines of a printed text that are shown; more cannot be read anyway.
 ROWS, LINES = 14, 14
 
+_PROGRESS = re.compile(r".*\d+%\|.*\|.*\[.*\]")
 _NOT_SHOWN = {"parameters", "injected-parameters", "setup", "check", "solution"}
 _LINE, _CODE_LINE, _TITLE, _KICKER = 43, 30, 70, 40
 
@@ -117,7 +120,8 @@ def _place(found: list[Slide], piece: Piece, said: str) -> None:
     new = Slide("subslide", last.title, notes=[said])
     while len(last.pieces) > 1 and last.pieces[-1].stays:
         new.pieces.insert(0, last.pieces.pop())
-    if (piece.answers or piece.kind == "figure") and not new.pieces and (asked := _question(last)):
+    has_room = piece.answers or (piece.kind == "figure" and piece.height < TALL)
+    if has_room and not new.pieces and (asked := _question(last)):
         new.pieces.append(asked)
     new.pieces.append(piece)
     found.append(new)
@@ -170,7 +174,7 @@ def _text_height(kind: str, source: str) -> float:
     if kind == "code":
         return _code_height(source)
     if kind == "reference":
-        return 0.7 * _text_height("item", source)
+        return 0.6 * _text_height("item", source)
     shown = re.sub(r"\\[a-zA-Z]+|[{}$*]|\]\([^)]*\)", "", source)
     return 14 + _LINE * (1 + len(" ".join(shown.split())) // 72)
 
@@ -218,7 +222,9 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def _output(output: NotebookNode) -> Piece | None:
     data = output.get("data", {})
     if output.output_type == "stream":
-        lines = output.text.rstrip("\n").split("\n")
+        lines = [line for line in output.text.rstrip("\n").split("\n") if not _PROGRESS.fullmatch(line)]
+        if not lines:
+            return None
         text = "\n".join([*lines[:LINES], "..."] if len(lines) > LINES else lines)
         output = v4.new_output("stream", name="stdout", text=text)
         return Piece(_shown(output), _code_height(text), "print", answers=True)
@@ -226,12 +232,11 @@ def _output(output: NotebookNode) -> Piece | None:
         return Piece(_shown(output), _code_height(output.evalue), "print", answers=True)
     for mime in ("image/svg+xml", "image/png"):
         if mime in data:
-            aspect = _aspect(data[mime])
-            return Piece(_shown(output, "figure"), min(WIDE / aspect, HIGH), "figure")
+            return Piece(_shown(output, "figure"), WIDE / _aspect(data[mime]), "figure")
     markup = data.get("text/html", "")
     if picture := re.search(r"<img[^>]*base64,([^\"]+)", markup):  # frames, or an animation
         height = WIDE / _aspect(picture[1]) + (44 if "<label" in markup else 0)
-        return Piece(_shown(output, "figure"), min(height, HIGH), "figure")
+        return Piece(_shown(output, "figure"), height, "figure")
     if "text/html" in data or "text/markdown" in data:
         return _table(output)
     if "text/plain" in data:

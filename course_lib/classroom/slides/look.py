@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from PIL import Image
-
-from course_lib import paths
 
 #: Slides on a contact sheet, in a row of it, and the width of one in pixels.
 SHEET, ROW, SMALL = 12, 3, 640
@@ -21,6 +20,9 @@ def look(chromium, deck: Path, pictures: Path | None = None) -> list[str]:
         deck: the page that `page.write` made, in its furnished folder.
         pictures: folder for a PNG of every slide, and contact sheets of `SHEET` slides.
     """
+    if pictures:
+        shutil.rmtree(pictures / deck.stem, ignore_errors=True)
+        (pictures / deck.stem).mkdir(parents=True)
     page = chromium.new_page(viewport={"width": 1280, "height": 720})
     found: list[str] = []
     page.on("pageerror", lambda error: found.append(f"{deck.name}: {error}"))
@@ -34,7 +36,6 @@ def look(chromium, deck: Path, pictures: Path | None = None) -> list[str]:
         found += [f"{deck.name}, slide {number + 1}: {what}" for what in page.evaluate("Deck.complaints()")]
         if pictures:
             shots.append(pictures / deck.stem / f"{number + 1:02d}.png")
-            shots[-1].parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=shots[-1])
     page.close()
     if pictures:
@@ -42,7 +43,7 @@ def look(chromium, deck: Path, pictures: Path | None = None) -> list[str]:
     return found
 
 
-def _contact_sheets(shots: list[Path], name: Path) -> None:
+def _contact_sheets(shots: list[Path], folder: Path) -> None:
     for first in range(0, len(shots), SHEET):
         some = [
             Image.open(shot).convert("RGB").resize((SMALL, SMALL * 9 // 16)) for shot in shots[first : first + SHEET]
@@ -51,5 +52,4 @@ def _contact_sheets(shots: list[Path], name: Path) -> None:
         sheet = Image.new("RGB", (ROW * (SMALL + 8), rows * (SMALL * 9 // 16 + 8)), "grey")
         for at, picture in enumerate(some):
             sheet.paste(picture, (at % ROW * (SMALL + 8), at // ROW * (SMALL * 9 // 16 + 8)))
-        with paths.atomic(name.with_name(f"{name.name}-{first // SHEET + 1}.png")) as temporary:
-            sheet.save(temporary, "png")
+        sheet.save(folder / f"sheet-{first // SHEET + 1}.png")

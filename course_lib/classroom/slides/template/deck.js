@@ -3,13 +3,13 @@
 
 const SMALLEST = 0.75, SMALLEST_FORMULA = 0.6;
 
-// What sticks out of a slide. Figures do not: they take what is left.
+// What sticks out of a slide, or into the line of its number. Figures do not: they take what is left.
 function cutOff(slide) {
-  const box = slide.getBoundingClientRect();
+  const box = slide.getBoundingClientRect(), bottom = box.bottom - 0.03 * box.height;
   return [...slide.querySelectorAll("h1, h2, h3, p, li, pre, table, label, mjx-container > svg, img")].filter(part => {
     const it = part.getBoundingClientRect();
     return !part.closest("aside") && it.height > 0
-      && (it.right > box.right + 1 || it.left < box.left - 1 || it.bottom > box.bottom + 1 || it.top < box.top - 1);
+      && (it.right > box.right + 1 || it.left < box.left - 1 || it.bottom > bottom || it.top < box.top - 1);
   });
 }
 
