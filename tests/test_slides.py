@@ -138,6 +138,14 @@ def test_a_figure_has_a_slide_of_its_own_below_its_question():
     assert laid_out(predict, code("draw()", picture(1400, 400))) == [["text"], ["asked", "figure"]]
 
 
+def test_a_figure_repeats_what_was_to_be_predicted_and_one_that_moves_what_to_look_for():
+    lead = markdown("*Predict before you look:* up or down?\n\n*Think.* Why?\n\nNow move it. *Where is it lowest?*")
+    cells = [lead, code("draw()", picture()), code("explore()", moving())]
+    first, second = slides(v4.new_notebook(cells=cells))[1:]
+    assert first.pieces[0].cell.source == "*Predict before you look:* up or down?"
+    assert second.pieces[0].cell.source == "*Where is it lowest?*"
+
+
 def test_what_a_drawing_cell_prints_is_below_the_figure_or_in_the_notes():
     lead = markdown("*Which layer is lowest?*")
     assert laid_out(lead, code("draw()", printed("5"), picture(1400, 400))) == [["text", "figure", "print"]]
@@ -153,6 +161,11 @@ def test_what_does_not_fit_goes_on_below_the_same_title():
     made = deck(v4.new_notebook(cells=[long])).cells
     assert [c.metadata.slideshow.slide_type for c in made] == ["slide", "notes", "subslide", "-", "notes"]
     assert made[2].source == "Long" and made[2].metadata.tags == ["kicker"]
+
+
+def test_code_that_does_not_fit_goes_on_with_its_output():
+    full = markdown("\n\n".join(["A sentence that says something about it."] * 10) + "\n\n*Check:* by hand.")
+    assert laid_out(full, code("1\n2\n3", printed("2\n3\n4")))[1:] == [["code", "print"]]
 
 
 def test_no_heading_and_no_lead_of_an_equation_is_left_alone_at_the_end():

@@ -31,8 +31,10 @@ WIDTH, HEIGHT = 1280, 720
 WIDE, HIGH = 1168, 640
 #: A figure shares its slide with text only if it stays this large, compared to standing alone.
 SHRINK = 0.8
-#: From this height on, as wide as the slide, a figure gets no line above it.
+#: A figure that would be so high, if it were as wide as the slide, gets no line above or below it.
 TALL = 1.25 * HIGH
+#: Letters of a question that is repeated above the figure that answers it.
+LONGEST_QUESTION = 180
 #: What a slide may be too full by: its type is set smaller then, which is better than two lines on a slide alone.
 SLACK = 1.1
 #: Rows of a table and lines of a printed text that are shown; more cannot be read anyway.
@@ -52,6 +54,7 @@ class Piece:
     kind: str
     answers: bool = False
     stays: bool = False  # with what follows: a heading, the sentence before an equation
+    moves: bool = False  # a figure to play with
 
     def is_text(self) -> bool:
         return self.cell.cell_type == "markdown"
@@ -121,28 +124,37 @@ def _place(found: list[Slide], piece: Piece, said: str) -> None:
     while len(last.pieces) > 1 and last.pieces[-1].stays:
         new.pieces.insert(0, last.pieces.pop())
     has_room = piece.answers or (piece.kind == "figure" and piece.height < TALL)
-    if has_room and not new.pieces and (asked := _question(last)):
+    if has_room and not new.pieces and (asked := _question(said, piece.moves)):
         new.pieces.append(asked)
     new.pieces.append(piece)
     found.append(new)
 
 
 def _fits(slide: Slide, piece: Piece) -> bool:
+    """Whether a piece may join a slide: there is room, a figure stays large, and no answer shows before its time."""
     pieces = [*slide.pieces, piece]
     figures = [p for p in pieces if p.kind == "figure"]
     if not figures:
         return slide.height() + piece.height <= SLACK * HIGH
     secret = piece.kind == "figure" and any("Predict" in p.cell.source for p in slide.pieces)
     begins = figures[0] is not piece and not piece.answers  # text after a figure: the lecture goes on
+    if secret or begins or len(figures) > 1 or figures[0].height > TALL:
+        return False
     left = HIGH - slide.height() - piece.height + figures[0].height
-    return not (secret or begins) and len(figures) == 1 and left >= SHRINK * min(figures[0].height, HIGH - _KICKER)
+    return left >= SHRINK * min(figures[0].height, HIGH - _KICKER)
 
 
-def _question(slide: Slide) -> Piece | None:
-    """The last question of a slide, to stand above the figure that answers it."""
-    said = [sentence for piece in slide.pieces if piece.kind == "text" for sentence in sentences(piece.cell.source)]
-    asked = [sentence for sentence in said if sentence.rstrip('*")').endswith("?")]
-    return _markdown("asked", asked[-1]) if asked and len(asked[-1]) < 150 else None
+def _question(said: str, moves: bool) -> Piece | None:
+    """The question that an output answers: what was to be predicted or, if it `moves`, what to look for."""
+    predicted, looked_for = [], []
+    for block in points(said):
+        questions = [sentence for sentence in sentences(block.source) if sentence.rstrip('*")').endswith("?")]
+        if block.kind == "text" and "*Predict" in block.source:
+            predicted += [question for question in questions if question.startswith("*Predict")] or questions[-1:]
+        elif block.kind == "text":
+            looked_for += [question for question in questions if question.endswith("?*")]
+    asked = (looked_for or predicted) if moves else (predicted or looked_for)
+    return _markdown("asked", asked[-1]) if asked and len(asked[-1]) < LONGEST_QUESTION else None
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
@@ -174,7 +186,7 @@ def _text_height(kind: str, source: str) -> float:
     if kind == "code":
         return _code_height(source)
     if kind == "reference":
-        return 0.6 * _text_height("item", source)
+        return 0.5 * _text_height("item", source)
     shown = re.sub(r"\\[a-zA-Z]+|[{}$*]|\]\([^)]*\)", "", source)
     return 14 + _LINE * (1 + len(" ".join(shown.split())) // 72)
 
@@ -236,7 +248,7 @@ def _output(output: NotebookNode) -> Piece | None:
     markup = data.get("text/html", "")
     if picture := re.search(r"<img[^>]*base64,([^\"]+)", markup):  # frames, or an animation
         height = WIDE / _aspect(picture[1]) + (44 if "<label" in markup else 0)
-        return Piece(_shown(output, "figure"), height, "figure")
+        return Piece(_shown(output, "figure"), height, "figure", moves="<label" in markup)
     if "text/html" in data or "text/markdown" in data:
         return _table(output)
     if "text/plain" in data:

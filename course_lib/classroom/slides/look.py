@@ -10,6 +10,8 @@ from PIL import Image
 
 #: Slides on a contact sheet, in a row of it, and the width of one in pixels.
 SHEET, ROW, SMALL = 12, 3, 640
+#: Milliseconds for a deck to be set: thousands of formulas, and perhaps a busy machine.
+PATIENCE = 300_000
 _HERE = re.compile(r"^(?!file:|data:|blob:)")
 
 
@@ -24,11 +26,12 @@ def look(chromium, deck: Path, pictures: Path | None = None) -> list[str]:
         shutil.rmtree(pictures / deck.stem, ignore_errors=True)
         (pictures / deck.stem).mkdir(parents=True)
     page = chromium.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(PATIENCE)
     found: list[str] = []
     page.on("pageerror", lambda error: found.append(f"{deck.name}: {error}"))
     page.route(_HERE, lambda route: (found.append(f"{deck.name} asks for {route.request.url}"), route.abort()))
     page.goto(deck.resolve().as_uri())
-    page.wait_for_selector("body.deck-ready", state="attached", timeout=120_000)
+    page.wait_for_selector("body.deck-ready", state="attached")
     slides = page.evaluate("Reveal.getSlides().length")
     shots = []
     for number in range(slides):
