@@ -201,6 +201,16 @@ def test_the_notes_are_the_whole_prose_with_answers_open():
         assert "for readers only" in note and "**Answer.**" in note and "2^{|W|}" in note and "<details>" not in note
 
 
+def test_a_wide_table_of_one_row_stands_on_end():
+    head = "".join(f"<th>layer {i}</th>" for i in range(13))
+    row = "".join(f"<td>{i}</td>" for i in range(13))
+    html = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{row}</tr></tbody></table>"
+    shown = v4.new_output("execute_result", {"text/html": html}, execution_count=1)
+    *_, cell, _ = deck(v4.new_notebook(cells=[markdown("## A"), code("t", shown)])).cells
+    assert cell.outputs[0].data["text/html"].count("<tr>") == 13
+    assert "<tr><th>layer 12</th><td>12</td></tr>" in cell.outputs[0].data["text/html"]
+
+
 def test_long_outputs_are_cut():
     table = "<table><tbody>" + "<tr><td>1</td></tr>" * 40 + "</tbody></table>"
     shown = v4.new_output("execute_result", {"text/html": table}, execution_count=1)

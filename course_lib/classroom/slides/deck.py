@@ -37,8 +37,8 @@ TALL = 1.25 * HIGH
 LONGEST_QUESTION = 180
 #: What a slide may be too full by: its type is set smaller then, which is better than two lines on a slide alone.
 SLACK = 1.1
-#: Rows of a table and lines of a printed text that are shown; more cannot be read anyway.
-ROWS, LINES = 14, 14
+#: Rows and columns of a table and lines of a printed text that are shown; more cannot be read anyway.
+ROWS, COLUMNS, LINES = 14, 10, 14
 
 _PROGRESS = re.compile(r".*\d+%\|.*\|.*\[.*\]")
 _NOT_SHOWN = {"parameters", "injected-parameters", "setup", "check", "solution"}
@@ -264,6 +264,7 @@ def _table(output: NotebookNode) -> Piece:
     if "text/html" not in data:
         return Piece(_shown(output), 34 * data["text/markdown"].count("\n"), "table", answers=True)
     page = BeautifulSoup(data["text/html"], "html.parser")
+    _stand_on_end(page)
     rows = page.select("tbody tr")
     if len(rows) > ROWS:
         for row in rows[ROWS - 1 :]:
@@ -273,6 +274,19 @@ def _table(output: NotebookNode) -> Piece:
         page.append(more)
     output = v4.new_output("display_data", data={"text/html": str(page)})
     return Piece(_shown(output), 40 + 34 * len(page.select("tr")), "table", answers=True)
+
+
+def _stand_on_end(page) -> None:
+    """Make columns of the few rows of a table that is too wide for a slide."""
+    rows = [row.find_all(["th", "td"]) for row in page.select("tr")]
+    if 2 <= len(rows) <= 3 and {len(row) for row in rows} == {len(rows[0])} and len(rows[0]) > COLUMNS:
+        first, *others = page.select("tr")
+        for column in list(zip(*rows, strict=True)):
+            row = page.new_tag("tr")
+            row.extend(cell.extract() for cell in column)
+            first.insert_before(row)
+        for emptied in (first, *others):
+            emptied.decompose()
 
 
 def _aspect(picture: str) -> float:

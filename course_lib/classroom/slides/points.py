@@ -15,7 +15,7 @@ from dataclasses import dataclass
 #: Words of a sentence that says too little alone.
 SHORT = 8
 #: Letters and signs of an equation that fills a line.
-LONG = 50
+LONG = 52
 #: Full stops that end no sentence: of initials and of abbreviations.
 _NO_END = re.compile(r"(?:\b[A-Za-z]|\b(?:eq|eqs|sec|al|vs|cf|fig|no|pp|approx|resp|[a-z]\.[a-z]))\.$", re.IGNORECASE)
 _ENDS = re.compile(r"[.?!][*\"')]*$")
@@ -66,7 +66,7 @@ def _broken(equation: str) -> str:
         for found in re.finditer(r"\\qquad|\\quad\s*\\Rightarrow", body)
         if _is_open(body[: found.start()])
     ]
-    if not gaps or len(re.sub(r"\\[a-zA-Z]+|[{}^_&\s]", "", body)) < LONG:
+    if not gaps or len(re.sub(r"[{}^_&\s]", "", re.sub(r"\\[a-zA-Z]+", "x", body))) < LONG:
         return equation
     middle = min(gaps, key=lambda at: abs(at - len(body) / 2))
     return f"$$ \\begin{{gathered}} {body[:middle]} \\\\ {body[middle:]} \\end{{gathered}} $$"
