@@ -26,8 +26,7 @@ from course_lib.classroom.slides.points import points, sentences
 COURSE = "Why and how to prune a neural network"
 #: Longest code cell that is shown without a tag, and its longest line.
 LESSON, LESSON_LINE = 6, 92
-#: Pixels of a slide, and those that a slide's content may fill.
-WIDTH, HEIGHT = 1280, 720
+#: Pixels that the content of a slide of 1280 by 720 may fill (deck.css).
 WIDE, HIGH = 1168, 640
 #: A figure shares its slide with text only if it stays this large, compared to standing alone.
 SHRINK = 0.8

@@ -90,8 +90,8 @@ def essence(paragraph: str, before_equation: bool = False) -> str:
         kept[at] = opens or leads or broken or bool(_ASKS.search(sentence))
     dropped = [sentence for sentence, keep in zip(said, kept, strict=True) if not keep]
     if _words(dropped) < SHORT:  # too little to be worth a gap
-        return paragraph
-    return " ".join(sentence for sentence, keep in zip(said, kept, strict=True) if keep)
+        dropped = []
+    return " ".join(sentence for sentence in said if sentence not in dropped)
 
 
 def _words(said: list[str]) -> int:
