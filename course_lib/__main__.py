@@ -12,6 +12,7 @@ COMMANDS = {
     "oracle": ("course_lib.classroom.commands", "measure_oracle", "measure what each feature map is worth"),
     "reproduce": ("course_lib.classroom.reproduce", "main", "the paper's tables and figures from runs"),
     "seminar": ("course_lib.classroom.seminar", "main", "notebooks for students and for the teacher, in one zip"),
+    "site": ("course_lib.classroom.site.build", "main", "build the site from executed notebooks"),
     "checkpoints": ("course_lib.classroom.checkpoints", "main", "train the embedded networks again"),
 }
 
