@@ -9,7 +9,7 @@ STRIP := .venv/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.me
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab slides seminar test lint format bench checkpoints
+.PHONY: help course lab slides seminar site test lint format bench checkpoints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ seminar: $(STAMP) ## students' and teacher's notebooks, lesson plans and marking
 
 slides: $(STAMP) ## a deck of slides of every notebook in build/slides (needs npm once)
 	$(PY) -m course_lib slides
+
+site: $(STAMP) ## the site in build/site: runs the notebooks first, or EXECUTED=folder (needs npm once)
+	$(PY) -m course_lib site $(if $(EXECUTED),--executed $(EXECUTED))
 
 test: $(STAMP) ## run all tests
 	$(PY) -m pytest
@@ -50,5 +53,5 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else f"Python 3.10 or newer is needed, $(PYTHON) is {sys.version.split()[0]}. Try: make PYTHON=python3.12 ...")'
 	@echo "Setting up .venv; the first time PyTorch is downloaded, which takes a few minutes."
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare,export,seminar]'
+	$(PY) -m pip install --disable-pip-version-check --editable '.[lab,test,dev,compare,export,seminar,site]'
 	@touch $@

@@ -1,10 +1,10 @@
-"""Sphinx's settings for the site. `python -m course_lib site` lays out the sources and calls Sphinx; see docs/README.md."""
+"""Sphinx's settings for the site; `python -m course_lib site` lays out the sources and calls it (docs/README.md)."""
 
 import course_lib
 
 project = "Why and how to prune a neural network"
 author = "The course authors"
-copyright = f"{author}, MIT licence"  # noqa: A001 (Sphinx's own name for it)
+copyright = f"{author}, MIT licence"
 release = course_lib.__version__
 
 extensions = [
@@ -27,6 +27,8 @@ myst_dmath_double_inline = True
 default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # fields of a class as a list
+napoleon_use_rtype = False
 add_module_names = False
 
 # Nothing comes from outside: MathJax lies beside the pages, brought by npm (course_lib/classroom/vendor.py).
@@ -35,6 +37,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = ["course.js"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -43,6 +46,7 @@ html_theme_options = {
     "use_repository_button": True,
     "use_issues_button": True,
     "use_download_button": False,
+    "navbar_persistent": [],  # the search field stands in the sidebar
     "launch_buttons": {
         "notebook_interface": "jupyterlab",
         "binderhub_url": "https://mybinder.org",

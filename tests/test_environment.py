@@ -25,7 +25,7 @@ COLAB = {
     "torch": "2.11.0",
     "torchvision": "0.26.0",
 }
-TARGETS = ("help", "course", "lab", "test", "lint", "bench", "checkpoints")
+TARGETS = ("help", "course", "lab", "site", "test", "lint", "bench", "checkpoints")
 
 
 def requirements():
@@ -96,8 +96,11 @@ def test_the_repositorys_address_is_the_same_in_the_readme():
 
 
 def test_workflows_and_hooks_are_sound():
-    (path,) = (ROOT / ".github" / "workflows").glob("*.yml")
-    jobs = yaml.safe_load(path.read_text())["jobs"]
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+    assert set(workflows) == {"ci", "site"}
+    steps = [step.get("run") for step in workflows["site"]["jobs"]["build"]["steps"]]
+    assert "python -m course_lib site" in steps
+    jobs = workflows["ci"]["jobs"]
     pythons = [entry["python"] for entry in jobs["tests"]["strategy"]["matrix"]["include"]]
     assert pythons[0] == "3.10" and {"lint", "tests", "notebooks"} <= set(jobs)
     hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"]

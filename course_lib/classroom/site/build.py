@@ -52,6 +52,8 @@ def build(executed: Path, out: Path, docs: Path | None = None) -> Path:
     if done.returncode:
         raise SiteError(f"Sphinx has complaints, so there is no site. Sources: {source}\n{done.stderr.strip()}")
     _mathjax(fresh / "_static" / "mathjax")
+    if lost := links.broken(fresh):
+        raise SiteError("Links that lead nowhere, so there is no site:\n" + "\n".join(lost))
     shutil.rmtree(out, ignore_errors=True)
     fresh.replace(out)
     return out / "index.html"

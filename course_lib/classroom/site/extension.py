@@ -26,14 +26,18 @@ class NumberedEquations(SphinxTransform):
             node["ids"] = [nodes.make_id(f"equation-{number}")]
 
 
-def link_to_notebooks(app, what, name, obj, options, lines: list[str]) -> None:
-    """Notebooks that a docstring names become links, and it gains the places that use the function."""
+def prepare_docstring(app, what, name, obj, options, lines: list[str]) -> None:
+    """Plain text made ready for Sphinx: signs are signs, named notebooks are links, and where a thing is taught."""
     pages = {path.stem for path in (Path(app.srcdir) / "notebooks").glob("*.ipynb")}
 
     def link(match: re.Match) -> str:
         return f":doc:`{match[1]} </notebooks/{match[1]}>`" if match[1] in pages else f"``{match[0]}``"
 
-    lines[:] = [re.sub(r"notebooks/(\d\d_\w+)\.ipynb", link, line) for line in lines]
+    # |x| is an absolute value here, and * a product; what stands between backticks stays.
+    parts = re.split(r"(``.+?``|`[^`]+`)", "\n".join(lines), flags=re.DOTALL)
+    parts[::2] = [re.sub(r"(?<!\\)([|*])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [part + "\\ " * after[:1].isalnum() for part, after in zip(parts[1::2], parts[2::2], strict=True)]
+    lines[:] = re.sub(r"notebooks/(\d\d_\w+)\.ipynb", link, "".join(parts)).split("\n")
     if places := app.config.course_uses.get(name):
         at = " · ".join(f":ref:`{words} <{cell}>`" for words, cell in places)
         lines += ["", f"**Taught in:** {at}", ""]
@@ -50,5 +54,5 @@ def setup(app) -> dict:
     app.add_config_value("course_uses", {}, "env")
     app.connect("config-inited", read_uses)
     app.add_transform(NumberedEquations)
-    app.connect("autodoc-process-docstring", link_to_notebooks)
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon reads it
     return {"parallel_read_safe": True}

@@ -68,8 +68,8 @@ ITEMS = (
 _INTRODUCTION = """# Results gallery
 
 Figures of the recorded runs in `data/results`, drawn anew for this site by the functions of
-`course_lib.classroom.figures`. Under each: the commands that make its numbers again; the seeds, versions and the machine
-stand in the table's own columns. What can and cannot be read from a figure is said in its notebook.
+`course_lib.classroom.figures`. Under each: the commands that make its numbers again; seeds, versions and machine stand
+in the table's own columns. What can and cannot be read from a figure is said in its notebook.
 """
 
 

@@ -1,11 +1,13 @@
-"""Links that were written for the repository's own pages, made to lead somewhere on the site."""
+"""Links that were written for the repository's own pages, made to lead somewhere on the site; and whether all do."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 from collections.abc import Set
+from html.parser import HTMLParser
 from pathlib import Path, PurePath
+from urllib.parse import unquote, urlsplit
 
 import course_lib
 
@@ -35,3 +37,36 @@ def mended(text: str, here: PurePath, pages: Set[str], root: Path) -> str:
         return f"]({course_lib.REPOSITORY}/{kind}/main/{target}{anchor})"
 
     return _LINK.sub(mend, _BADGE.sub("", text))
+
+
+def broken(site: Path) -> list[str]:
+    """Links of a built site that lead nowhere within it, as "page -> link": no such file, or no such place in it."""
+    pages = {path.resolve(): _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    found = []
+    for path, page in pages.items():
+        for link in page.links:
+            address = urlsplit(link)
+            if address.scheme or address.netloc:
+                continue
+            target = (path.parent / unquote(address.path)).resolve() if address.path else path
+            target = target / "index.html" if target.is_dir() else target
+            place = unquote(address.fragment)
+            if not target.exists() or (place and target in pages and place not in pages[target].places):
+                found.append(f"{path.relative_to(site.resolve())} -> {link}")
+    return found
+
+
+class _Page(HTMLParser):
+    """The links of a page and the places in it that links can lead to."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.links, self.places = set(), {""}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if value and (name in ("href", "src")):
+                self.links.add(value)
+            elif value and name in ("id", "name"):
+                self.places.add(value)

@@ -97,12 +97,13 @@ def page(name: str, executed: NotebookNode, used: Mapping[str, list[Place]], pag
 
     notebook, profile = copy.deepcopy(executed), executed.metadata.get("papermill", {}).get("parameters", {})
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    known: dict[str, object] = {}
     for cell, place in places(name, notebook):
         if cell.cell_type == "markdown":
             text = links.mended(cell.source, PurePath("notebooks"), pages, root)
             cell.source = f"({cell.id})=\n{_linked(text, name, pages)}"
         else:
-            cell.metadata = _metadata(cell, place)
+            cell.metadata = _metadata(cell, f"{_drawn(cell.source, known)}Figure of {place}.")
     notebook.cells.insert(1, new_markdown_cell(_run_it(name, notebook, profile.get("profile"))))
     if functions := sorted(full for full, at in used.items() if name in [place.notebook for place in at]):
         notebook.cells.append(new_markdown_cell(_functions(functions)))
@@ -123,13 +124,19 @@ def _linked(text: str, name: str, pages: Set[str]) -> str:
     )
 
 
-def _metadata(cell: NotebookNode, place: Place) -> NotebookNode:
+def _drawn(source: str, known: dict[str, object]) -> str:
+    """What the figure functions that a cell uses say they draw."""
+    used = dict.fromkeys(name for name in _used(source, known) if name.startswith("course_lib.classroom.figures."))
+    drawn = (getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in used)
+    return "".join(f"{' '.join((thing.__doc__ or '').strip().partition(chr(10) * 2)[0].split())} " for thing in drawn)
+
+
+def _metadata(cell: NotebookNode, alt: str) -> NotebookNode:
+    """Only what Sphinx needs: the folded are marked, and pictures are described."""
     tags = list(cell.metadata.get("tags", []))
     if set(tags) & set(FOLDED) or cell.id.endswith("imports"):
         tags.append("hide-input")
-    described = [output.metadata.get("image/png", {}).get("alt") for output in cell.outputs if "metadata" in output]
-    alt = next(filter(None, described), f"Figure of {place}, drawn by the code above it")
-    return nbformat.from_dict({"tags": tags, "mystnb": {"image": {"alt": alt.replace("\n", " ")}}})
+    return nbformat.from_dict({"tags": tags, "mystnb": {"image": {"alt": alt}}})
 
 
 def _run_it(name: str, notebook: NotebookNode, profile: str | None) -> str:
