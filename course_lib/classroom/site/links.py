@@ -41,7 +41,8 @@ def mended(text: str, here: PurePath, pages: Set[str], root: Path) -> str:
 
 def broken(site: Path) -> list[str]:
     """Links of a built site that lead nowhere within it, as "page -> link": no such file, or no such place in it."""
-    pages = {path.resolve(): _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    written = [path.resolve() for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]
+    pages = {path: _Page(path.read_text(encoding="utf-8")) for path in written}
     found = []
     for path, page in pages.items():
         for link in page.links:
