@@ -23,7 +23,7 @@ class NumberedEquations(SphinxTransform):
         for count, node in enumerate(unnumbered, start=1):
             number = f"{chapter[1]}.{count}" if chapter else str(count)
             node["number"], node["label"], node["docname"] = number, f"equation-{number}", self.env.docname
-            node["ids"] = [nodes.make_id(f"equation-{number}")]
+            node["ids"].append(nodes.make_id(f"equation-{number}"))
 
 
 def prepare_docstring(app, what, name, obj, options, lines: list[str]) -> None:

@@ -36,7 +36,7 @@ def places(name: str, notebook: NotebookNode) -> Iterator[tuple[NotebookNode, Pl
     cell_id, section, step = notebook.cells[0].id, "beginning", ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell_id = cell.id
+            cell_id = cell_id if cell.source.startswith("<") else cell.id  # nothing can link to bare HTML
             if heading := re.search(r"^#{2,3} (?:(\d+)\. )?(.*)", cell.source, re.MULTILINE):
                 section, step = f"section {heading[1]}" if heading[1] else heading[2].split(":")[0].lower(), ""
             if steps := re.findall(r"^\*\*Step (\d+)", cell.source, re.MULTILINE):
