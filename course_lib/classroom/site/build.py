@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -40,6 +41,8 @@ def build(executed: Path, out: Path, docs: Path | None = None) -> Path:
     docs = docs or ROOT / "docs"
     if not (docs / "conf.py").exists():
         raise SiteError(f"There is no {docs / 'conf.py'}: the site is built in a clone, not from an installed package.")
+    if find_spec("myst_nb") is None:
+        raise SiteError("Sphinx and its parts are missing: pip install -e '.[site]'")
     source = out.with_name(f"{out.name}-source")
     lay_out(executed, docs, source)
     fresh = out.with_name(f"{out.name}-unfinished")

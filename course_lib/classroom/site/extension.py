@@ -9,7 +9,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
-USES = "uses.json"
+from course_lib.classroom.site import USES
 
 
 class NumberedEquations(SphinxTransform):

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import course_lib
-from course_lib.classroom.site.extension import USES
+from course_lib.classroom.site import USES
 from course_lib.classroom.site.notebooks import Place
 
 GROUPS = {
