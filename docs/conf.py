@@ -23,9 +23,6 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
 
-# Some pages are made and may not be there yet; a page that is in no table of contents is still an error.
-suppress_warnings = ["toc.empty_glob"]
-
 # In docstrings `name` is code, not a title.
 default_role = "literal"
 autodoc_member_order = "bysource"
