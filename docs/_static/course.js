@@ -4,7 +4,7 @@ document.addEventListener('DOMContentLoaded', () => {
     arrow.setAttribute('aria-label', 'Pages of ' + arrow.closest('li').querySelector('a').textContent.trim());
   });
   // What scrolls must be reachable by keyboard.
-  document.querySelectorAll('.cell_output, div.math').forEach(box => {
+  document.querySelectorAll('.cell_output, .cell_output .output, .cell_output pre, div.math').forEach(box => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   });
 });
