@@ -40,6 +40,7 @@ html_css_files = ["course.css"]
 html_js_files = ["course.js"]
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system; without it the theme complains
 html_theme_options = {
     "repository_url": course_lib.REPOSITORY,
     "repository_branch": "main",
