@@ -44,7 +44,9 @@ def write(docs: Path, uses: Mapping[str, list[Place]]) -> None:
     (docs / "api").mkdir(parents=True)
     for name in sorted(modules()):
         (docs / "api" / f"{name}.md").write_text(_MODULE.format(name=name), encoding="utf-8")
-        package = name if name in grouped else name.rpartition(".")[0]
+        package = name
+        while package not in grouped:
+            package = package.rpartition(".")[0]
         grouped[package].append(name)
     parts = ["# The library\n\nFrom the docstrings, with the source beside it, and where the notebooks teach it."]
     for title, package in GROUPS.items():
