@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 from networks import small_vgg
+from PIL import Image, ImageSequence
 
 from course_lib import cost, datasets, paths, surgery
 from course_lib.classroom import figures
-from course_lib.classroom.figures import style
+from course_lib.classroom.figures import animation, style
 from course_lib.feature_maps import Chain
 
 matplotlib.use("Agg")
@@ -153,3 +154,28 @@ def test_lead_compares_at_the_same_share_between_steps():
 def test_lead_is_unknown_where_a_curve_does_not_reach():
     table = pd.DataFrame(run("taylor", 0, [0.9, 0.8]) + run("random", 0, [0.9, 0.5, 0.3]))
     assert np.isnan(figures.lead(table, "taylor", "random", "feature maps", 0.8))
+
+
+@pytest.fixture
+def shrinking():
+    return pd.DataFrame(run("taylor", 0, [0.9, 0.85, 0.6])).assign(layers=["20 80", "15 75", "15 65"])
+
+
+@pytest.mark.parametrize("step, now", [(0, (20, 80)), (1, (15, 75)), (-1, (15, 65))])
+def test_a_shrinking_network_shows_what_is_left_before_what_was(shrinking, step, now):
+    left, right = figures.shrinking_network(shrinking, step).axes
+    heights = [patch.get_height() for patch in left.patches]
+    assert heights == [20, 80, *now]
+    passed = right.lines[1].get_xdata()
+    assert list(passed) == pytest.approx([1, 0.9, 0.8][: step + 1 or 3])
+    text = left.figure.get_suptitle()
+    assert text.startswith(f"{sum(now)} feature maps") and f"{shrinking.accuracy.iloc[step]:.1%}" in text
+
+
+def test_a_gif_has_a_frame_for_each_figure_and_rests_on_the_last(shrinking):
+    made = animation.gif((figures.shrinking_network(shrinking, step) for step in range(3)), milliseconds=200)
+    with Image.open(io.BytesIO(made)) as picture:
+        assert picture.n_frames == 3 and picture.info["loop"] == 0
+        waits = [ImageSequence.Iterator(picture)[at].info["duration"] for at in range(3)]
+        assert waits == [200, 200, 3000]
+        assert len({frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(picture)}) == 3

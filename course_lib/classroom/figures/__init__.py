@@ -88,6 +88,7 @@ from course_lib.classroom.figures.pruning import (
     pruning_curves,
     realised_speed,
     shares,
+    shrinking_network,
     surviving_maps,
 )
 from course_lib.classroom.figures.style import layer_labels, title
@@ -200,6 +201,7 @@ __all__ = [
     "pruning_curves",
     "realised_speed",
     "shares",
+    "shrinking_network",
     "surviving_maps",
     "correlations",
     "criterion_scatter",

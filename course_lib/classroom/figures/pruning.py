@@ -190,3 +190,35 @@ def realised_speed(table: pd.DataFrame) -> Figure:
     axes.set(title="Speed-up: promised by MACs, and measured", xlim=(0.9, top), ylim=(0.9, top))
     axes.legend(frameon=False)
     return figure
+
+
+def shrinking_network(run: pd.DataFrame, step: int = -1) -> Figure:
+    """The network as a row of boxes, as tall as a layer has feature maps, and its accuracy on the way to this step.
+
+    Args:
+        run: one row a step of one pruning run: maps_left, macs, accuracy, and `layers`, the numbers of maps of all
+            layers in a text, as experiment 'pruning' of classroom.reproduce records them.
+        step: which row to draw.
+    """
+    counts = np.array([[int(count) for count in text.split()] for text in run.layers])  # (steps, L)
+    frame = {"left": 0.02, "right": 0.98, "bottom": 0.16, "top": 0.84, "wspace": 0.22, "width_ratios": (3, 2)}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="none", gridspec_kw=frame)
+    places = np.arange(counts.shape[1])
+    for heights, look in ((counts[0], {"color": "0.88"}), (counts[step], {"color": COLOURS["taylor"]})):
+        left.bar(places, heights, bottom=-heights / 2, width=0.78, **look)
+    left.set(xlim=(-0.6, len(places) - 0.4), xlabel="convolutions, from the image to the answer", yticks=[], xticks=[])
+    left.grid(visible=False)
+    left.spines[:].set_visible(False)
+    share, now = run.maps_left / run.maps_left.iloc[0], run.iloc[step]
+    until = len(run) + step if step < 0 else step
+    right.plot(share, run.accuracy, color="0.8", lw=3)
+    right.plot(share[: until + 1], run.accuracy[: until + 1], color=COLOURS["taylor"], lw=4)
+    right.plot(share.iloc[step], now.accuracy, "o", color=COLOURS["taylor"], ms=13)
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.invert_xaxis()
+    right.set(ylim=(0, 1), xlabel="feature maps left", ylabel="test accuracy")
+    figure.suptitle(
+        f"{now.maps_left:,} feature maps, {now.macs / run.macs.iloc[0]:.0%} of the MACs: accuracy {now.accuracy:.1%}"
+    )
+    return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 
@@ -13,9 +12,9 @@ import seaborn
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from PIL import Image
 
 from course_lib import weight_sharing as ws
+from course_lib.classroom.figures import animation
 from course_lib.weight_code import PARTS
 from course_lib.weight_sharing import Components, Epoch
 
@@ -91,21 +90,9 @@ def moving_picture(epochs: Sequence[Epoch], frames: int = 24) -> str:
     """
     last = len(epochs) - 1
     chosen = sorted({round(last * (i / (frames - 1)) ** 2) for i in range(frames)})
-    pictures = [_frame(weights_moving(epochs, number)) for number in chosen]
-    colours = pictures[-1].quantize(64)  # one table for all frames, or their colours get mixed up
-    pictures = [picture.quantize(palette=colours) for picture in pictures]
-    waits = [200] * (len(pictures) - 1) + [3000]  # milliseconds
-    with io.BytesIO() as file:
-        pictures[0].save(file, format="gif", save_all=True, append_images=pictures[1:], duration=waits, loop=0)
-        encoded = base64.b64encode(file.getvalue()).decode()
+    moving = animation.gif((weights_moving(epochs, number) for number in chosen), milliseconds=200)
+    encoded = base64.b64encode(moving).decode()
     return f'<img alt="weights moving" style="max-width: 100%" src="data:image/gif;base64,{encoded}">'
-
-
-def _frame(figure: Figure) -> Image.Image:
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=80)
-        plt.close(figure)
-        return Image.open(file).convert("RGB")
 
 
 def retraining(epochs: Sequence[Epoch], examples: int) -> Figure:
