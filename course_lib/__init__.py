@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 #: The address of this course. A fork changes it here; the notebooks' set-up cells and badges follow (CONTRIBUTING.md).
 REPOSITORY = "https://github.com/OWNER/REPO"
+#: Where its pages are published.
+SITE = "https://OWNER.github.io/REPO"
 
 _MODULES = {
     *("classroom", "cost", "criteria", "datasets", "derivatives", "export"),
@@ -24,7 +26,7 @@ _FUNCTIONS = {
     "frames": "course_lib.classroom.frames",
 }
 
-__all__ = ["REPOSITORY", "__version__", *_FUNCTIONS, *sorted(_MODULES)]
+__all__ = ["REPOSITORY", "SITE", "__version__", *_FUNCTIONS, *sorted(_MODULES)]
 
 
 def __getattr__(name):

@@ -1,27 +1,45 @@
 """The README's results are those of the recorded runs."""
 
+import pytest
+from PIL import Image
+
 from course_lib import paths
-from course_lib.classroom import report
+from course_lib.classroom import figures, report, results
 
 
-def readme():
-    return (paths.data_dir().parent / "README.md").read_text(encoding="utf-8")
+def text(page):
+    return (paths.data_dir().parent / page).read_text(encoding="utf-8")
 
 
-def test_the_readme_says_what_was_recorded():
-    assert report.insert(readme()) == readme(), "run: python -m course_lib.classroom.report"
+@pytest.mark.parametrize("page", report.SECTIONS)
+def test_the_page_says_what_was_recorded(page):
+    assert report.insert(text(page), report.SECTIONS[page]) == text(page), "run: python -m course_lib.classroom.report"
 
 
-def test_the_section_is_found_and_replaced():
-    changed = readme().replace("**Which criterion", "**WHICH criterion")
-    assert changed != readme()
-    assert report.insert(changed) == readme()
+@pytest.mark.parametrize("page, word", [("README.md", "**Which criterion"), ("docs/performance.md", "captum")])
+def test_a_section_is_found_and_replaced(page, word):
+    changed = text(page).replace(word, "CHANGED")
+    assert changed != text(page)
+    assert report.insert(changed, report.SECTIONS[page]) == text(page)
+
+
+def test_every_notebook_is_in_the_table_with_its_minutes():
+    table = report.notebooks_section().splitlines()[2:]
+    assert len(table) == len(list(paths.notebooks_dir().glob("[0-9]*.ipynb")))
+    for row, path in zip(table, sorted(paths.notebooks_dir().glob("[0-9]*.ipynb")), strict=True):
+        assert f"(notebooks/{path.name})" in row and f"blob/main/notebooks/{path.name}" in row
+
+
+def test_the_moving_picture_shows_every_step(tmp_path):
+    report.pictures(tmp_path)
+    steps = results.read("petals_pruning").query("curve == 'taylor' and seed == 0")
+    with Image.open(tmp_path / "vgg16_shrinking.gif") as picture:
+        assert picture.n_frames == len(steps)
+    assert (tmp_path / "petals_pruning.png").stat().st_size > 10_000
 
 
 def test_taylor_is_above_minimum_weight_and_random_in_what_was_recorded():
     """The course's main claim on its own data: in every recorded seed, not in the mean alone."""
-    from course_lib.classroom import figures, results
-
     correlations = results.read("petals_criteria").pivot(index="seed", columns="criterion", values="mean_of_layers")
     assert len(correlations) >= 3
     assert (correlations.taylor > correlations[["min_weight", "random"]].max(axis=1)).all()

@@ -1,14 +1,19 @@
-"""The results and performance sections of the README and their figure, made from the recorded runs."""
+"""What the pages say of the course and of its recorded runs: tables and pictures, made from notebooks and results."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 
+import course_lib
 from course_lib import paths
 from course_lib.classroom import results, session
-from course_lib.classroom.figures.pruning import near_half, pruning_curves
+from course_lib.classroom.figures import animation
+from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
 from course_lib.classroom.figures.style import title
 
 MADE = "made by python -m course_lib.classroom.report"
@@ -23,6 +28,23 @@ TOPICS = {
     "widgets": "From a key press to the picture, in JupyterLab",
 }
 WORDS = {"spearman_all": "Spearman, all", "spearman_mean_of_layers": "Spearman, mean of layers"}
+
+
+def notebooks_section() -> str:
+    """The notebooks in their order: question, time, and where to run, to read and to project each."""
+    site, rows = course_lib.SITE, []
+    for path in sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+        first = nbformat.read(path, as_version=4).cells[0].source
+        badge = re.search(r"https://colab\S+/github/\S+?(?=\))", first).group()
+        minutes = "read {}, run {}".format(
+            *re.search(r"(\d+) minutes? to read.*?(\d+) minutes? to run", first).groups()
+        )
+        places = (
+            f"[Colab]({badge}) · [page]({site}/notebooks/{path.stem}.html) · [slides]({site}/slides/{path.stem}.html)"
+        )
+        question = first.splitlines()[0].removeprefix("# ")
+        rows.append([f"[{path.stem}](notebooks/{path.name})", question, minutes, places])
+    return _table(["notebook", "question", "minutes", "open"], rows)
 
 
 def results_section() -> str:
@@ -112,23 +134,43 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
 
 
-def insert(readme: str) -> str:
-    """The README's text with each section between its two marks made anew."""
-    for name, section in (("results", results_section), ("performance", performance_section)):
+#: file, from the root of the course -> the sections in it, each between its two marks.
+SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"notebooks": notebooks_section, "results": results_section},
+    "docs/performance.md": {"performance": performance_section},
+}
+
+
+def insert(page: str, sections: dict[str, Callable[[], str]]) -> str:
+    """A page's text with each section between its two marks made anew."""
+    for name, section in sections.items():
         begin, end = f"<!-- {name}: {MADE} -->", f"<!-- end of {name} -->"
-        before, _, rest = readme.partition(begin)
+        before, _, rest = page.partition(begin)
         _, _, after = rest.partition(end)
-        readme = f"{before}{begin}\n\n{section()}\n\n{end}{after}"
-    return readme
+        page = f"{before}{begin}\n\n{section()}\n\n{end}{after}"
+    return page
+
+
+def pictures(folder: Path) -> None:
+    """The curves of the results section, and the front page's moving picture of VGG-16 shrinking."""
+    session.figure_style()
+    table = results.read("petals_pruning")
+    seeds = table.seed.nunique()
+    figure = pruning_curves(table, heading=f"VGG-16 on petals: mean and range over {seeds} seeds")
+    figure.savefig(folder / "petals_pruning.png", dpi=90, metadata={"Software": None})
+    run = table.query("curve == 'taylor' and seed == 0").sort_values("number").reset_index(drop=True)
+    moving = animation.gif((shrinking_network(run, step) for step in range(len(run))), milliseconds=300)
+    with paths.atomic(folder / "vgg16_shrinking.gif") as temporary:
+        temporary.write_bytes(moving)
 
 
 def main() -> None:
-    """Rewrite the sections in README.md, and their figure."""
-    path = Path(paths.data_dir()).parent / "README.md"
-    session.figure_style()
-    figure = pruning_curves(results.read("petals_pruning"), heading="VGG-16 on petals: mean and range over three seeds")
-    figure.savefig(paths.data_dir() / "results" / "petals_pruning.png", dpi=90, metadata={"Software": None})
-    path.write_text(insert(path.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the sections of all pages, and the pictures."""
+    root = Path(paths.data_dir()).parent
+    pictures(root / "data" / "results")
+    for name, sections in SECTIONS.items():
+        page = root / name
+        page.write_text(insert(page.read_text(encoding="utf-8"), sections), encoding="utf-8")
 
 
 if __name__ == "__main__":
