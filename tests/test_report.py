@@ -7,20 +7,20 @@ from course_lib import paths
 from course_lib.classroom import figures, report, results
 
 
-def text(page):
-    return (paths.data_dir().parent / page).read_text(encoding="utf-8")
+def text(name):
+    return (paths.data_dir().parent / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", report.SECTIONS)
-def test_the_page_says_what_was_recorded(page):
-    assert report.insert(text(page), report.SECTIONS[page]) == text(page), "run: python -m course_lib.classroom.report"
+@pytest.mark.parametrize("name", report.SECTIONS)
+def test_the_page_says_what_was_recorded(name):
+    assert report.insert(text(name), report.SECTIONS[name]) == text(name), "run: python -m course_lib.classroom.report"
 
 
-@pytest.mark.parametrize("page, word", [("README.md", "**Which criterion"), ("docs/performance.md", "captum")])
-def test_a_section_is_found_and_replaced(page, word):
-    changed = text(page).replace(word, "CHANGED")
-    assert changed != text(page)
-    assert report.insert(changed, report.SECTIONS[page]) == text(page)
+@pytest.mark.parametrize("name, word", [("README.md", "**Which criterion"), ("docs/performance.md", "captum")])
+def test_a_section_is_found_and_replaced(name, word):
+    changed = text(name).replace(word, "CHANGED")
+    assert changed != text(name)
+    assert report.insert(changed, report.SECTIONS[name]) == text(name)
 
 
 def test_every_notebook_is_in_the_table_with_its_minutes():

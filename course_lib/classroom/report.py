@@ -35,7 +35,7 @@ def notebooks_section() -> str:
     site, rows = course_lib.SITE, []
     for path in sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
         first = nbformat.read(path, as_version=4).cells[0].source
-        badge = re.search(r"https://colab\S+/github/\S+?(?=\))", first).group()
+        badge = re.search(r"\((https://colab[^)]*/github/[^)]*)\)", first)[1]
         minutes = "read {}, run {}".format(
             *re.search(r"(\d+) minutes? to read.*?(\d+) minutes? to run", first).groups()
         )
