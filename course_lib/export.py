@@ -1,9 +1,9 @@
-"""Export: a network for programs that know neither this course nor PyTorch, and faster than PyTorch runs it.
+"""Export: a network for programs that do not know this course: for plain PyTorch, and for runtimes faster than it.
 
 PyTorch runs a network one module after the other: it brings the weights of a convolution into the order that its
 kernel wants at every call, and writes each feature map once more for the ReLU. A runtime that sees the whole network
 packs the weights once and joins what can be joined. The thinner the layers, the more that counts: here a pruned network
-gets most of the speed back that its MACs promise. Needs the extra `export`.
+gets most of the speed back that its MACs promise. `onnx` needs the extra `export`, `program` nothing more.
 
 Taught in: notebooks/09_prune_vgg16.ipynb.
 """
@@ -22,6 +22,26 @@ from course_lib.feature_maps import copy_with
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where all are smaller
+
+
+def program(model: nn.Module, image_shape: tuple[int, ...], path: str | Path) -> Path:
+    """Write a network as a file that plain PyTorch runs: ``torch.export.load(path).module()(images)``.
+
+    In evaluation mode, for any number of images of shape (C, H, W); whole or not at all. Whoever loads it needs
+    neither this course nor the network's code.
+
+    Raises:
+        ValueError: images of this shape do not fit the network.
+    """
+    twin = copy_with(model, {}).cpu().eval()
+    images = torch.rand(2, *image_shape).to(next(twin.parameters()))
+    try:
+        exported = torch.export.export(twin, (images,), dynamic_shapes=({0: torch.export.Dim("N")},))
+    except RuntimeError as error:
+        raise ValueError(f"Images of shape {tuple(image_shape)} do not fit the network: {error}") from None
+    with paths.atomic(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(exported, file)
+    return Path(path)
 
 
 def onnx(model: nn.Module, image_shape: tuple[int, ...], path: str | Path) -> Path:

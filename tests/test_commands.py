@@ -1,8 +1,12 @@
 """`prune` and `oracle` on the command line, on a small network and a handful of images."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from course_lib import cost, datasets, models, oracle
 from course_lib.__main__ import main
@@ -48,6 +52,47 @@ def test_prune_prints_before_and_after_and_saves_the_small_network(splits, netwo
     assert main(typed) == 0
     again = pd.read_csv(tmp_path / "out" / "steps.csv")
     assert list(again["loss"]) == list(table["loss"])
+
+
+PLAIN = """
+import sys, torch
+sys.modules["course_lib"] = None  # whoever asks for it gets an ImportError
+torch.save(torch.export.load(sys.argv[1]).module()(torch.load(sys.argv[2], weights_only=True)), sys.argv[3])
+"""
+
+
+def photographs(folder, classes=("cat", "dog"), n=32):
+    """A folder as users have it: red and blue noise, which a network can tell apart."""
+    generator = torch.Generator().manual_seed(1)
+    for split in ("train", "test"):
+        for number, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = torch.randint(120, (40, 40, 3), dtype=torch.uint8, generator=generator)
+                pixels[..., 2 * number] += 120
+                Image.fromarray(pixels.numpy()).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def test_a_folder_of_two_classes_in_one_command(tmp_path, capsys):
+    """Fine-tune, prune with epochs in between, compare, save; and plain PyTorch runs what was saved."""
+    folder, out = photographs(tmp_path / "pictures"), tmp_path / "out"
+    typed = ["prune", "--images", str(folder), "--image-size", "32", "--model", "vgg16-world", "--epochs", "5"]
+    typed += ["--lr", "1e-3", "--epochs-per-step", "2", "--maps-per-step", "200", "--until-maps", "0.6"]
+    assert main([*typed, "--examples", "8", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy" in said and " MB" in said and " ms" in said
+    small, steps = models.load(out / "pruned.safetensors"), pd.read_csv(out / "steps.csv")
+    assert cost.feature_maps(small) == steps.maps_left.iloc[-1] == 634  # three fifths of 1,056
+    assert steps.accuracy.iloc[0] == 1  # red and blue
+    images = torch.rand(3, 3, 32, 32)
+    torch.save(images, tmp_path / "images.pt")
+    files = [str(out / "pruned.pt2"), str(tmp_path / "images.pt"), str(tmp_path / "logits.pt")]
+    subprocess.run([sys.executable, "-c", PLAIN, *files], check=True)
+    assert torch.allclose(torch.load(tmp_path / "logits.pt", weights_only=True), small(images), atol=1e-5)
+    assert main([*typed, "--examples", "8", "--out", str(out)]) == 0  # nothing is trained a second time
+    assert main([*typed, "--examples", "8", "--out", str(out), "--seed", "1"]) == 2
+    assert "was made by other settings" in capsys.readouterr().err
 
 
 def test_oracle_writes_every_map_with_its_error(splits, network, tmp_path):
@@ -112,4 +157,4 @@ def test_errors_are_sentences(splits, capsys, arguments, message):
 def test_a_network_for_other_classes_is_refused_with_a_way_out(splits, tmp_path, capsys):
     other = models.save(models.vgg16(7, width=1 / 32, compact=True), tmp_path / "other.safetensors")
     assert main(["oracle", "--model", str(other)]) == 2
-    assert "tells 7 classes apart, petals has 3" in capsys.readouterr().err
+    assert "tells 7 classes apart, tiny has 3" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib import cost, datasets, models, oracle, pruning, training
+from course_lib import cost, datasets, export, models, oracle, pruning, training
 from course_lib.classroom import results
 from course_lib.criteria import CRITERIA
 from course_lib.datasets import Splits
@@ -39,14 +40,20 @@ def plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str] 
 def prune(argv: list[str] | None = None) -> None:
     """``python -m course_lib prune``: prune a trained network; the same command again goes on where it was killed."""
     parser = _parser("prune", "Prune a trained network. Run the same command again to go on with one that was killed.")
+    parser.add_argument("--trunk", type=Path, metavar="FILE", help="a VGG-16 with these convolutions, not --model")
+    parser.add_argument("--epochs", type=float, default=0, metavar="N", help="of fine-tuning to the images beforehand")
     parser.add_argument("--criterion", default="taylor", choices=CRITERIA)
     parser.add_argument("--maps-per-step", type=int, default=64, metavar="N")
-    parser.add_argument("--updates", type=int, default=30, metavar="N", help="of fine-tuning after each step")
+    parser.add_argument("--updates", type=int, default=30, metavar="N", help="of fine-tuning after each step (30)")
+    parser.add_argument("--epochs-per-step", type=float, metavar="N", help="the same in epochs, instead of --updates")
     parser.add_argument("--until-maps", type=float, default=0.5, metavar="SHARE", help="feature maps left at the end")
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of fine-tuning (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/prune"), help="folder of what is made (%(default)s)")
     options = parser.parse_args(argv)
-    model, splits = _network_and_data(options)
+    splits = _data(options)
+    model = _fine_tuned(options, splits) if options.epochs else _fitting(_network(options, splits), splits, options)
+    if options.epochs_per_step is not None:
+        options.updates = math.ceil(options.epochs_per_step * len(splits.train) / pruning.Settings.batch_size)
     steps = []
     for step in pruning.prune(
         model,
@@ -63,8 +70,12 @@ def prune(argv: list[str] | None = None) -> None:
         steps.append(step.row())
         print(f"step {step.number}: {step.maps_left} feature maps, {step.macs:,} MACs, accuracy {step.accuracy:.1%}")
     small = models.save(step.model, options.out / "pruned.safetensors", notes=steps[-1])
+    plain = export.program(step.model, tuple(splits.test[0][0].shape), options.out / "pruned.pt2")
     results.record(steps, options.out / "steps.csv", command=_typed("prune", argv), seed=options.seed)
-    print(f"\n{_before_and_after(model, step.model, splits)}\nThe small network is {small}.")
+    print(
+        f"\n{_before_and_after(model, step.model, splits)}\nThe small network is {small} (models.load); for plain "
+        f"PyTorch it is {plain} (torch.export.load)."
+    )
 
 
 @plainly
@@ -78,7 +89,8 @@ def measure_oracle(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="keep what is measured there: the same command again goes on")
     parser.add_argument("--out", type=Path, default=Path("build/oracle.csv"), help="table to write (%(default)s)")
     options = parser.parse_args(argv)
-    model, splits = _network_and_data(options)
+    splits = _data(options)
+    model = _fitting(_network(options, splits), splits, options)
     batches = datasets.batches(splits.train, options.examples, seed=options.seed)
     found = (_measured if options.budget is None else _estimated)(model, batches, options)
     rows = [
@@ -121,19 +133,45 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _network_and_data(options: argparse.Namespace) -> tuple[nn.Module, Splits]:
+def _data(options: argparse.Namespace) -> Splits:
     name, root = ("folder", options.images) if options.images else (options.data, options.data_root)
-    splits = datasets.load(name, image_size=options.image_size, root=root, seed=options.seed)
+    return datasets.load(name, image_size=options.image_size, root=root, seed=options.seed)
+
+
+def _network(options: argparse.Namespace, splits: Splits) -> nn.Module:
+    if getattr(options, "trunk", None):
+        torch.manual_seed(options.seed)
+        return models.vgg16(len(splits.classes), compact=True, trunk=options.trunk).to(options.device)
     is_file = Path(options.model).suffix == ".safetensors"
-    model = (models.load if is_file else models.trained)(options.model).to(options.device)
+    return (models.load if is_file else models.trained)(options.model).to(options.device)
+
+
+def _fitting(model: nn.Module, splits: Splits, options: argparse.Namespace) -> nn.Module:
+    """The network itself, if it tells the classes of the data apart."""
     with torch.inference_mode():
         outputs = model(splits.train[0][0][None].to(options.device)).shape[1]
     if outputs != len(splits.classes):
         raise ValueError(
-            f"{options.model} tells {outputs} classes apart, {name} has {len(splits.classes)}. Fine-tune it on these "
-            "images first (models.fresh_head, training.fit), save it with models.save and give that file as --model."
+            f"{options.model} tells {outputs} classes apart, {splits.name} has {len(splits.classes)}. Fine-tune it on "
+            "these images first: `prune --epochs 10` does, and keeps what it made as network.safetensors."
         )
-    return model, splits
+    return model
+
+
+def _fine_tuned(options: argparse.Namespace, splits: Splits) -> nn.Module:
+    """The network with a new output layer, fine-tuned to the images; made once, then read from the output folder."""
+    kept = options.out / "network.safetensors"
+    made_of = {"data": splits.name, "classes": splits.classes, "images": len(splits.train), "seed": options.seed}
+    made_of |= {"from": Path(options.trunk or options.model).name, "epochs": options.epochs, "lr": options.lr}
+    if not kept.exists():
+        model = models.fresh_head(_network(options, splits), len(splits.classes), options.seed)
+        training.fit_head(model, splits.train, seed=options.seed)
+        how = {"epochs": options.epochs, "lr": options.lr, "augment": True, "seed": options.seed}
+        training.fit(model, splits.train, label="fine-tuning to the images", **how)
+        models.save(model, kept, notes=made_of)
+    if models.notes(kept) != made_of:
+        raise ValueError(f"{kept} was made by other settings: {models.notes(kept)}. Give another folder with --out.")
+    return models.load(kept).to(options.device)
 
 
 def _before_and_after(before: nn.Module, after: nn.Module, splits: Splits) -> str:
@@ -144,11 +182,12 @@ def _before_and_after(before: nn.Module, after: nn.Module, splits: Splits) -> st
             f"{training.evaluate(model, splits.test).accuracy:.1%}",
             f"{cost.feature_maps(model):,}",
             f"{cost.parameters(model):,}",
+            f"{sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6:.2f} MB",
             f"{cost.macs(model, image_shape):,}",
             f"{cost.latency(model, image_shape, threads=torch.get_num_threads()).median_ms:.1f} ms",
         ]
 
-    names = ["accuracy", "feature maps", "parameters", "MACs an image", "16 images take"]
+    names = ["accuracy", "feature maps", "parameters", "size", "MACs an image", "16 images take"]
     rows = zip(names, column(before), column(after), strict=True)
     return "\n".join(f"{name:14} {was:>16} {now:>16}" for name, was, now in [("", "before", "after"), *rows])
 
