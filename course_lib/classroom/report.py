@@ -158,7 +158,7 @@ def pictures(folder: Path) -> None:
     seeds = table.seed.nunique()
     figure = pruning_curves(table, heading=f"VGG-16 on petals: mean and range over {seeds} seeds")
     figure.savefig(folder / "petals_pruning.png", dpi=90, metadata={"Software": None})
-    run = table.query("curve == 'taylor' and seed == 0").sort_values("number").reset_index(drop=True)
+    run = results.read("petals_shrinking").query("curve == 'taylor'").reset_index(drop=True)
     moving = animation.gif((shrinking_network(run, step) for step in range(len(run))), milliseconds=300)
     with paths.atomic(folder / "vgg16_shrinking.gif") as temporary:
         temporary.write_bytes(moving)
