@@ -51,12 +51,13 @@ def test_the_residual_network_is_the_builders():
         assert models.trained("resnet-petals").sizes == residual.resnet(10).sizes
 
 
-def test_they_are_plain_vgg16s_at_quarter_width():
+def test_they_are_plain_networks_at_quarter_width():
     with torch.device("meta"):
         expected = {
             name: models.vgg16(classes, width=0.25, compact=True)
             for name, classes in (("vgg16-petals", 10), ("vgg16-world", 96))
         }
+        expected["alexnet-petals"] = models.alexnet(10, width=0.25, compact=True)
     for name, model in expected.items():
         assert models.architecture(models.trained(name)) == models.architecture(model)
 
@@ -74,6 +75,18 @@ def test_folded_batch_norm_is_the_same_function():
     images = torch.randn(3, 3, 32, 32).double()
     assert torch.allclose(plain(images), source(images), rtol=1e-9)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+
+
+def test_batch_norm_is_put_behind_every_convolution_and_can_be_folded_back():
+    plain = models.alexnet(7, width=1 / 16, compact=True).double()
+    images, weights = torch.randn(5, 3, 32, 32).double(), plain.features[0].weight.detach().clone()
+    model = checkpoints.with_batch_norm(plain).double()
+    kinds = [type(part).__name__ for part in model.features]
+    assert all(kinds[at + 1] == "BatchNorm2d" for at, kind in enumerate(kinds) if kind == "Conv2d")
+    model.train()(images)  # statistics that are not those of a new batch norm
+    expected = model.eval()(images).detach()
+    assert torch.allclose(checkpoints.fold_batch_norm(model, plain)(images), expected, rtol=1e-9)
+    assert not torch.equal(plain.features[0].weight, weights)
 
 
 def test_making_one_again_writes_file_card_and_checksum(tmp_path, monkeypatch, capsys):

@@ -3,13 +3,15 @@
 A plain VGG-16 does not start from random weights in reasonable time, so we go the way of practice: a network with
 batch norm learns a wide world of invented species, its batch norm is folded into the convolutions (exactly), and the
 plain network is fine-tuned to the ten species of the course. That makes the course's transfer learning as real as
-the paper's, from ImageNet to flowers.
+the paper's, from ImageNet to flowers. The smaller AlexNet learns the ten species at once, with batch norm that is
+folded in the same way.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from course_lib import cost, datasets, models, paths, residual, training
 from course_lib.feature_maps import Chain
 
 WIDTH, IMAGE_SIZE, WORLD = 0.25, 32, 96
+NETWORKS = {13: "VGG-16", 5: "AlexNet"}  # by their number of layers with feature maps
 
 
 def fold_batch_norm(model: nn.Module, plain: nn.Module) -> nn.Module:
@@ -32,6 +35,15 @@ def fold_batch_norm(model: nn.Module, plain: nn.Module) -> nn.Module:
         folded = fuse_conv_bn_eval(source.eval(), norms[at + 1].eval()) if at + 1 in norms else source
         target.load_state_dict(folded.state_dict())
     return plain.eval()
+
+
+def with_batch_norm(model: nn.Module) -> nn.Module:
+    """The model with a new batch norm behind every convolution of its `features`; all layers are shared with it."""
+    parts = []
+    for layer in model.features:
+        parts += [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]
+    others = {name: part for name, part in model.named_children() if name != "features"}
+    return nn.Sequential(OrderedDict(features=nn.Sequential(*parts), **others))
 
 
 def world(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
@@ -64,7 +76,18 @@ def residual_petals(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
     return model, splits, {"recipe": recipe}
 
 
-RECIPES = {"vgg16-world": world, "vgg16-petals": petals, "resnet-petals": residual_petals}
+def alexnet(seed: int) -> tuple[nn.Module, datasets.Splits, dict]:
+    """AlexNet at quarter width, from random weights to the ten species of the course."""
+    splits = datasets.load("petals", image_size=IMAGE_SIZE, train=10_000, seed=seed)
+    torch.manual_seed(seed)
+    plain = models.alexnet(len(splits.classes), width=WIDTH, compact=True)
+    model = with_batch_norm(plain)
+    training.fit(model, splits.train, epochs=6, lr=2e-3, batch_size=64, augment=True, seed=seed, label="alexnet")
+    recipe = "6 epochs of 10,000 images, batch norm, AdamW 2e-3, one cycle, flips and shifts; batch norm folded"
+    return fold_batch_norm(model, plain), splits, {"recipe": recipe}
+
+
+RECIPES = {"vgg16-world": world, "vgg16-petals": petals, "resnet-petals": residual_petals, "alexnet-petals": alexnet}
 
 
 def make(name: str, folder: Path, seed: int) -> Path:
@@ -88,7 +111,8 @@ def describe(model: nn.Module) -> str:
     if isinstance(model, residual.ResNet):
         kind = f"residual network with streams of {', '.join(map(str, model.sizes['streams']))} feature maps"
     else:
-        kind = f"VGG-16, width {WIDTH}, {cost.feature_maps(model):,} feature maps"
+        name = NETWORKS[len(Chain(model).layers)]
+        kind = f"{name}, width {WIDTH}, {cost.feature_maps(model):,} feature maps"
     macs = residual.macs(model, (3, IMAGE_SIZE, IMAGE_SIZE))
     work = f"{macs / 1e6:.1f} million MACs for an image of {IMAGE_SIZE} x {IMAGE_SIZE}"
     return f"{kind}, {cost.parameters(model):,} parameters, {work}"
