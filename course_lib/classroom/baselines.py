@@ -92,12 +92,12 @@ class GroupLasso(torch.optim.Adam):
 
     The shortening is the proximal step of strength * sum over kernels of ||(w, b)||, an L1 norm of lengths: it takes
     whole feature maps to exactly zero, where a plain gradient step would only swing about it (Parikh and Boyd 2014,
-    section 6.5.1).
+    section 6.5.1). `layers`: names of those that are penalised, all if not given.
     """
 
-    def __init__(self, model: nn.Module, strength: float, lr: float = 1e-3):
+    def __init__(self, model: nn.Module, strength: float, lr: float = 1e-3, layers: Iterable[str] | None = None):
         super().__init__(model.parameters(), lr=lr)
-        self.strength, self.convs = strength, [layer.conv for layer in Chain(model).layers.values()]
+        self.strength, self.convs = strength, [layer.conv for layer in Chain(model).select(layers)]
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -140,6 +140,11 @@ class Lab:
     device: torch.device
     overrides: dict = dataclasses.field(default_factory=dict)
 
+    def adapted(self, **sizes) -> Lab:
+        """The same session with other sizes, where a notebook needs them; what `start` was told to replace stays."""
+        asked = {name: size for name, size in sizes.items() if name not in self.overrides}
+        return dataclasses.replace(self, profile=dataclasses.replace(self.profile, **asked))
+
     def splits(self) -> datasets.Splits:
         """The profile's data set at the profile's size. Raises datasets.DataError saying what is missing."""
         sizes = {"train": self.profile.train_images, "test": self.profile.test_images}

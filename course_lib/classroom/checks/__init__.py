@@ -13,6 +13,7 @@ from course_lib.classroom.checks import (  # noqa: F401
     evidence,
     oracle,
     over_complexity,
+    prune_alexnet,
     prune_vgg16,
     taylor,
     vc_dimension,

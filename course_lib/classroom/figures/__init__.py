@@ -78,6 +78,17 @@ from course_lib.classroom.figures.over_complexity import (
     width_errors,
 )
 from course_lib.classroom.figures.pictures import contact_sheet, feature_map_gallery
+from course_lib.classroom.figures.prune_alexnet import (
+    beside_paper,
+    bites,
+    cockpit,
+    cost_of_a_map,
+    penalty_or_greedy,
+    repair,
+    same_total,
+    shrinking,
+    update_curves,
+)
 from course_lib.classroom.figures.pruning import (
     cost_by_layer,
     lead,
@@ -192,6 +203,15 @@ __all__ = [
     "width_errors",
     "contact_sheet",
     "feature_map_gallery",
+    "beside_paper",
+    "bites",
+    "cockpit",
+    "cost_of_a_map",
+    "penalty_or_greedy",
+    "repair",
+    "same_total",
+    "shrinking",
+    "update_curves",
     "cost_by_layer",
     "lead",
     "map_counts",
