@@ -9,7 +9,7 @@ STRIP := .venv/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.me
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab slides seminar site test lint format bench checkpoints
+.PHONY: help course lab slides seminar site test lint format bench drill checkpoints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: $(STAMP) ## repair what lint complains about
 bench: $(STAMP) ## measure ours against naive and against peers
 	@test -e benchmarks/__main__.py || { echo "There are no benchmarks yet: benchmarks/__main__.py is missing." >&2; exit 1; }
 	$(PY) -m benchmarks
+
+drill: $(STAMP) ## kill the commands at random moments, fill their disk, and count what they survive
+	$(PY) -m drills
 
 checkpoints: $(STAMP) ## train the embedded checkpoints again
 	$(PY) -m course_lib checkpoints

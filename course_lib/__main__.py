@@ -1,5 +1,6 @@
 """The command line: ``python -m course_lib <command>``, each with ``--help``."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -17,8 +18,15 @@ COMMANDS = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM as an exception: what is open is closed and what is half done removed, as after Ctrl-C."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Hand the arguments to a command. Exit codes: 0 done, 1 not well, 2 not understood, 130 interrupted."""
+    """Hand the arguments to a command.
+
+    Exit codes: 0 done, 1 not well, 2 not understood, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+    """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_usage())
@@ -27,11 +35,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
     module, function, _ = COMMANDS[name]
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return getattr(import_module(module), function)(rest) or 0
-    except KeyboardInterrupt:
-        print("\nInterrupted. What was finished before is kept.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        word, code = ("Terminated", 143) if isinstance(stopped, Terminated) else ("Interrupted", 130)
+        print(f"\n{word}. What was finished before is kept.", file=sys.stderr)
+        return code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_) -> None:
+    raise Terminated
 
 
 def _usage() -> str:

@@ -228,19 +228,20 @@ def score(
     Raises:
         KeyError: an unknown criterion or layer, with the nearest names.
         ValueError: no batches, labels beyond the network's outputs, or negative `draws` or `classes`.
+        TypeError: images of another type than the weights.
         FloatingPointError: a loss that is infinite or not a number.
     """
     if draws < 0 or classes < 0:
         raise ValueError(f"draws={draws}, classes={classes}: 'obd' takes numbers of backward passes, zero or more.")
     names = [names] if isinstance(names, str) else list(names)
-    chain, device = Chain(model), device_of(model)
+    chain, device, dtype = Chain(model), device_of(model), next(model.parameters()).dtype
     generator = torch.Generator().manual_seed(seed)
     tally = Tally(names, chain, layers, generator)
     if tally.needs == "weights":
         return tally.scores()
     with evaluating(model):
         for images, labels in track(batches, "scoring") if progress else batches:
-            images, labels = place(images, device), labels.to(device)
+            images, labels = place(images, device, dtype), labels.to(device)
             for layer, maps in observe(
                 chain, images, labels, list(tally.layers), tally.needs, generator, draws, classes
             ):

@@ -74,7 +74,11 @@ def fetch_folder(url: str, target: Path, known_hash: str) -> Path:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack the folder `target` from a tar file. It gets its name when it is complete: nothing partial looks whole."""
+    """Unpack the folder `target` from a tar file. It gets its name when it is complete: nothing partial looks whole.
+
+    Raises DataError for an archive that is damaged or does not hold that folder, for one with anything that would land
+    outside of it (absolute paths, .., links) or is no file (devices), and where there is no room.
+    """
     try:
         with (
             tempfile.TemporaryDirectory(dir=target.parent, prefix="unpacking-") as folder,
@@ -82,7 +86,9 @@ def unpack(archive: Path, target: Path) -> None:
         ):
             tar.extractall(folder, members=track(tar, f"unpacking {archive.name}"), filter="data")
             os.replace(Path(folder) / target.name, target)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except tarfile.FilterError as error:
+        raise DataError(f"{archive} was not unpacked, it is not to be trusted: {error}. Delete it.") from error
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(
             f"{archive} could not be unpacked into {target} ({type(error).__name__}: {error}). "
             "Make room on the disk, delete the archive if it is damaged, and try again."

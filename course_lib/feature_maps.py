@@ -200,8 +200,16 @@ def device_of(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def place(images: Tensor, device: torch.device) -> Tensor:
-    """Images on the device, in channels-last memory, in which convolutions on a CPU run up to a third faster."""
+def place(images: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Images on the device, in channels-last memory, in which convolutions on a CPU run up to a third faster.
+
+    `dtype`: of the network's weights; TypeError, with the way out, for images of another.
+    """
+    if dtype is not None and images.dtype != dtype:
+        raise TypeError(
+            f"The images are {images.dtype}, the weights of the network {dtype}. Give both the same type: "
+            f"images.to({dtype}) or model.to({images.dtype})."
+        )
     layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
     return images.to(device, memory_format=layout)
 

@@ -323,10 +323,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on damaged files torch's reader raises nearly anything
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is not a whole file of weights ({reason}): copy or download it again.") from error
+    if not (isinstance(state, dict) and all(torch.is_tensor(value) for value in state.values())):
+        raise ValueError(f"{path} holds no named tensors: give a file that torch.save(model.state_dict(), ...) wrote.")
+    return state
 
 
 def fresh_head(model: nn.Module, num_classes: int, seed: int = 0) -> nn.Module:

@@ -5,6 +5,7 @@ Section 2 of Molchanov et al. 2017. Taught in: notebooks/09_prune_vgg16.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib import cost, criteria, datasets, models, ranking, surgery, training
+from course_lib import cost, criteria, datasets, models, paths, ranking, surgery, training
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Layer, Scores
 from course_lib.names import UnknownName, unknown
@@ -130,7 +131,8 @@ def prune(
     Raises:
         KeyError: unknown criterion, normalisation, optimizer or split. TypeError: unknown setting. ValueError: no
         budget, a budget below what the floor of maps per layer allows, a damaged checkpoint, or a folder that holds a
-        run with other settings.
+        run with other settings. BlockingIOError: a folder in which another run is at work. OSError: one that cannot
+        be written to.
         FloatingPointError: the loss became infinite or not a number.
     """
     if unheard := set(settings) - set(Settings.__dataclass_fields__):
@@ -146,15 +148,16 @@ def prune(
 
 
 def _steps(run: _Run, budget: dict[str, int], min_accuracy: float | None, folder: Path | None) -> Iterator[Step]:
-    if folder is not None:
-        yield from run.resume(folder)
-    while run.step is None or not run.is_done(budget):
-        step = run.advance(budget) if run.step else run.start()
-        if min_accuracy is not None and step.accuracy < min_accuracy:
-            return
+    with contextlib.nullcontext() if folder is None else paths.alone(folder):
         if folder is not None:
-            run.save(folder)
-        yield step
+            yield from run.resume(folder)
+        while run.step is None or not run.is_done(budget):
+            step = run.advance(budget) if run.step else run.start()
+            if min_accuracy is not None and step.accuracy < min_accuracy:
+                return
+            if folder is not None:
+                run.save(folder)
+            yield step
 
 
 class _Run:

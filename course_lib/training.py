@@ -45,6 +45,8 @@ def fit(
 ) -> list[float]:
     """Train the model in place and return the mean cross-entropy of every update, in nats.
 
+    It leaves the model in evaluation mode, interrupted or not.
+
     Without an optimizer: AdamW (weight decay 0.02) with one cycle of the learning rate, up to `lr` in the first fifth
     and down to zero. With one: that optimizer as it is, at its own constant rate, which is how fine-tuning goes
     between two pruning steps (Molchanov et al. 2017, section 3).
@@ -79,23 +81,25 @@ def fit(
     chain = None if watch is None else Chain(model)
     losses = []
     model.train()
-    for _ in track(range(updates), label) if progress else range(updates):
-        images, labels = next(examples)
-        images = random_flip_and_shift(images, shifts) if augment else images
-        images, labels, taps = place(images, device), labels.to(device), {}
-        logits = model(images) if chain is None else chain.run(images, taps=taps)
-        for z in taps.values():
-            z.retain_grad()
-        cost = loss.per_example(logits, labels).mean()
-        losses.append(cost.item())
-        optimizer.zero_grad(set_to_none=True)
-        (cost if penalty is None else cost + penalty(model)).backward()
-        if watch is not None:
-            watch(taps, logits.detach(), labels)
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-    model.eval()
+    try:
+        for _ in track(range(updates), label) if progress else range(updates):
+            images, labels = next(examples)
+            images = random_flip_and_shift(images, shifts) if augment else images
+            images, labels, taps = place(images, device), labels.to(device), {}
+            logits = model(images) if chain is None else chain.run(images, taps=taps)
+            for z in taps.values():
+                z.retain_grad()
+            cost = loss.per_example(logits, labels).mean()
+            losses.append(cost.item())
+            optimizer.zero_grad(set_to_none=True)
+            (cost if penalty is None else cost + penalty(model)).backward()
+            if watch is not None:
+                watch(taps, logits.detach(), labels)
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+    finally:
+        model.eval()  # after Ctrl-C too: the next cell must not score a network with dropout
     return losses
 
 

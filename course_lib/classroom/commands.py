@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib import cost, datasets, export, models, oracle, pruning, training
-from course_lib.classroom import results
+from course_lib import cost, datasets, export, models, oracle, paths, pruning, training
+from course_lib.classroom import needs, results
 from course_lib.criteria import CRITERIA
 from course_lib.datasets import Splits
 
@@ -54,6 +54,11 @@ def prune(argv: list[str] | None = None) -> None:
     model = _fine_tuned(options, splits) if options.epochs else _fitting(_network(options, splits), splits, options)
     if options.epochs_per_step is not None:
         options.updates = math.ceil(options.epochs_per_step * len(splits.train) / pruning.Settings.batch_size)
+    settings = pruning.Settings(
+        options.criterion, options.maps_per_step, options.updates, images=options.examples, lr=options.lr
+    )
+    needed = needs.of_pruning(model, splits.train[0][0].shape, options.until_maps, len(splits.test), settings)
+    _say(needed, model, splits, "Larger --maps-per-step or fewer --updates; a killed run goes on where it was.")
     steps = []
     for step in pruning.prune(
         model,
@@ -89,9 +94,13 @@ def measure_oracle(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="keep what is measured there: the same command again goes on")
     parser.add_argument("--out", type=Path, default=Path("build/oracle.csv"), help="table to write (%(default)s)")
     options = parser.parse_args(argv)
+    paths.writable(options.out.parent)
     splits = _data(options)
     model = _fitting(_network(options, splits), splits, options)
     batches = datasets.batches(splits.train, options.examples, seed=options.seed)
+    needed = needs.of_oracle(model, splits.train[0][0][None], options.examples, options.layers, options.method)
+    share = 1 if options.budget is None else options.budget
+    _say(needs.Needs(needed.memory, round(share * needed.macs)), model, splits, "--budget 0.1 needs a tenth.")
     found = (_measured if options.budget is None else _estimated)(model, batches, options)
     rows = [
         {"layer": name, "map": at} | {heading: float(column[at]) for heading, column in columns.items()}
@@ -172,6 +181,12 @@ def _fine_tuned(options: argparse.Namespace, splits: Splits) -> nn.Module:
     if models.notes(kept) != made_of:
         raise ValueError(f"{kept} was made by other settings: {models.notes(kept)}. Give another folder with --out.")
     return models.load(kept).to(options.device)
+
+
+def _say(needed: needs.Needs, model: nn.Module, splits: Splits, shorter: str) -> None:
+    images = torch.stack([splits.train[at][0] for at in range(min(8, len(splits.train)))])
+    free = needs.available(next(model.parameters()).device)
+    print(needs.statement(needed, needs.rate(model, images), free, images.shape[-1], shorter), flush=True)
 
 
 def _before_and_after(before: nn.Module, after: nn.Module, splits: Splits) -> str:

@@ -19,6 +19,13 @@ from course_lib import paths
 
 #: What the profiles ci and laptop need.
 MEMORY_GB, DISK_GB = 2, 1
+#: What each profile needs: GB of memory, GB of disk, and the time of all notebooks. The paper's memory is that of
+#: VGG-16 at 224 pixels by `needs.of_pruning`, its disk that of Flowers-102, VGG-16 and the steps of a pruning run.
+NEEDS = {
+    "ci": (MEMORY_GB, DISK_GB, "about 6 minutes on two cores"),
+    "laptop": (MEMORY_GB, DISK_GB, "about 25 minutes on two cores"),
+    "paper": (12, 20, "hours on a GPU"),
+}
 
 
 class Result(NamedTuple):
@@ -95,6 +102,20 @@ def _hardware() -> Iterator[Result]:
         yield Result(memory >= MEMORY_GB, f"{memory:.0f} GB of memory (at least {MEMORY_GB} are needed)")
 
 
+def _profiles() -> Iterator[Result]:
+    import psutil
+
+    memory, disk = psutil.virtual_memory().total / 1e9, shutil.disk_usage(Path.cwd()).free / 1e9
+    for name, (wants, room, minutes) in NEEDS.items():
+        lacks = [f"{what} ({has:.1f} GB)" for what, has, needed in (("memory", memory, wants), ("disk", disk, room))
+                 if has < needed]  # fmt: skip
+        verdict = f"too little {' and '.join(lacks)} here" if lacks else "this machine has that"
+        yield Result(
+            name == "paper" or not lacks,  # nobody needs that one to take the course
+            f"profile {name}: {wants} GB of memory, {room} GB of disk, {minutes}; {verdict}",
+        )
+
+
 def _gpu() -> Iterator[Result]:
     import torch
 
@@ -144,7 +165,7 @@ def _kernel() -> Iterator[Result]:
     yield Result(there, "Jupyter kernel python3" if there else "no Jupyter kernel python3. Try: pip install ipykernel")
 
 
-CHECKS = (_python, _packages, _torch_works, _hardware, _gpu, _storage, _checkpoints, _course_files, _kernel)
+CHECKS = (_python, _packages, _torch_works, _hardware, _profiles, _gpu, _storage, _checkpoints, _course_files, _kernel)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,6 +27,7 @@ TOPICS = {
     "start": "Before any learning",
     "widgets": "From a key press to the picture, in JupyterLab",
 }
+DRILLS = ("prune", "oracle", "run", "reproduce")
 WORDS = {"spearman_all": "Spearman, all", "spearman_mean_of_layers": "Spearman, mean of layers"}
 
 
@@ -72,6 +73,41 @@ def performance_section() -> str:
             parts.append(f"<details><summary>{heading}</summary>\n\n`{table.command.iloc[0]}`")
             parts.append(benchmark(table.drop(columns=results.ORIGIN)) + "\n\n</details>")
     return "\n\n".join(parts)
+
+
+def reliability_section() -> str:
+    """What `make drill` survived, as Markdown, read from `data/results`: what was recorded of it."""
+    kills = [results.read(f"drill_{name}") for name in DRILLS if _recorded(f"drill_{name}")]
+    parts = [_survived(pd.concat(kills))] if kills else []
+    return "\n\n".join([*parts, *([_repeated(results.read("drill_repeat"))] if _recorded("drill_repeat") else [])])
+
+
+def _survived(kills: pd.DataFrame) -> str:
+    rows = [[f"`{k.drill}`", k.fault, f"{k.injected}", f"{k.survived}"] for k in kills.itertuples()]
+    return (
+        f"**Killed at random moments, or on a full disk** ({kills.injected.sum()} faults injected, "
+        f"{kills.survived.sum()} survived). Survived: every checkpoint of before is whole and unchanged, and the same "
+        "command again comes to the result of an undisturbed run.\n\n"
+    ) + _table(["command", "fault", "injected", "survived"], rows)
+
+
+def _repeated(table: pd.DataFrame) -> str:
+    rows = [
+        [row.work, row.against, f"{row.compared:,}", f"{row.differ:,}", _largest(row["largest difference"])]
+        for _, row in table.iterrows()
+    ]
+    return (
+        "**Same seed, same machine.** Tables made by another process, and numbers computed with data workers or "
+        "another number of threads; the largest difference is a share of the largest number.\n\n"
+    ) + _table(["work", "against", "compared", "differ", "largest difference"], rows)
+
+
+def _recorded(name: str) -> bool:
+    return (paths.data_dir() / "results" / f"{name}.csv").exists()
+
+
+def _largest(value: float) -> str:
+    return "" if pd.isna(value) or value == 0 else f"{value:.1e}"
 
 
 def benchmark(table: pd.DataFrame) -> str:
@@ -136,7 +172,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 #: file, from the root of the course -> the sections in it, each between its two marks.
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"notebooks": notebooks_section, "results": results_section},
+    "README.md": {"notebooks": notebooks_section, "results": results_section, "reliability": reliability_section},
     "docs/performance.md": {"performance": performance_section},
 }
 

@@ -221,18 +221,20 @@ def reproduce(
         overrides: fields of the profile to replace.
 
     Raises:
-        ValueError: for a folder that holds runs of other sizes.
+        ValueError: for a folder that holds runs of other sizes. BlockingIOError: for one in which another run is at
+            work. OSError: for one that cannot be written to.
     """
-    _same_sizes(out, {"profile": profile, "dtype": str(dtype), **overrides})
-    for seed in seeds:
-        run = Run(session.start(profile, seed, **overrides), out / "work" / f"seed-{seed}", dtype)
-        for name in names:
-            part = run.folder / f"{name}.csv"
-            if not part.exists():
-                print(f"{name}, seed {seed} ...", flush=True)
-                rows = pd.DataFrame(EXPERIMENTS[name](run)).assign(seed=seed)
-                results.record(rows, part, command=command, seed=None)
-    return [_gathered(name, out) for name in names]
+    with paths.alone(out):
+        _same_sizes(out, {"profile": profile, "dtype": str(dtype), **overrides})
+        for seed in seeds:
+            run = Run(session.start(profile, seed, **overrides), out / "work" / f"seed-{seed}", dtype)
+            for name in names:
+                part = run.folder / f"{name}.csv"
+                if not part.exists():
+                    print(f"{name}, seed {seed} ...", flush=True)
+                    rows = pd.DataFrame(EXPERIMENTS[name](run)).assign(seed=seed)
+                    results.record(rows, part, command=command, seed=None)
+        return [_gathered(name, out) for name in names]
 
 
 def _gathered(name: str, out: Path) -> Path:

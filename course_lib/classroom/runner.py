@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import hashlib
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
@@ -21,6 +23,7 @@ from course_lib import paths
 from course_lib.classroom import results, session, solved
 from course_lib.names import UnknownName
 
+UNFINISHED = ".unfinished.json"  # in a run's folder: what a run that was stopped has done
 PARAMETERS = ("profile", "seed", "overrides")
 #: Seconds that one cell may take; None: no limit, the paper's runs take hours. Nor is there one for sizes of your own.
 CELL_TIMEOUT = {"ci": 180, "laptop": 600, "paper": None}
@@ -50,33 +53,65 @@ def numbered(only: list[str] | None = None) -> list[Path]:
 def run(notebooks: list[Path], out: Path, profile: str = "laptop", seed: int = 0, **overrides) -> list[Outcome]:
     """Execute notebooks into `out`, one after the other, and print how each went.
 
+    After a run that was stopped (killed, Ctrl-C, no electricity) the same call executes what it had not finished yet.
+    After one that came to its end everything is executed anew.
+
     Args:
         notebooks: paths; each is checked before anything runs, and left as it is.
         out: folder for the executed notebooks and a page (HTML) of each; also what the notebooks write files into.
         overrides: fields of the profile to replace.
+
+    Raises:
+        BlockingIOError: another run is at work in `out`. OSError: `out` cannot be written to.
     """
     session.choose(profile, **overrides)
     out = out.resolve()  # the kernels work in there
-    out.mkdir(parents=True, exist_ok=True)
     parameters = {"profile": profile, "seed": seed, "overrides": overrides}
-    outcomes = []
-    for number, path in enumerate(notebooks, start=1):
-        print(f"[{number}/{len(notebooks)}] {path.stem} ...", flush=True)
-        outcome = _run_one(path, out, parameters)
-        print(f"[{number}/{len(notebooks)}] {path.stem}: {_verdict(outcome)}, {outcome.seconds:.0f} s", flush=True)
-        if outcome.error:
-            print(outcome.error, flush=True)
-        outcomes.append(outcome)
+    with paths.alone(out):
+        done, outcomes = _unfinished(out), []
+        for number, path in enumerate(notebooks, start=1):
+            at, key = f"[{number}/{len(notebooks)}] {path.stem}", _key(path, parameters)
+            if key in done:
+                print(f"{at}: done before this run was stopped, {done[key]['seconds']:.0f} s", flush=True)
+                outcomes.append(Outcome(**done[key]))
+                continue
+            print(f"{at} ...", flush=True)
+            outcome = _run_one(path, out, parameters)
+            print(f"{at}: {_verdict(outcome)}, {outcome.seconds:.0f} s", flush=True)
+            outcomes.append(outcome)
+            if outcome.error:
+                print(outcome.error, flush=True)
+                continue
+            done[key] = asdict(outcome)
+            with paths.atomic(out / UNFINISHED) as temporary:
+                temporary.write_text(json.dumps(done), encoding="utf-8")
+        (out / UNFINISHED).unlink(missing_ok=True)
     return outcomes
+
+
+def _unfinished(out: Path) -> dict[str, dict]:
+    """What a run that was stopped had done in this folder: the key of each notebook that went well, its outcome."""
+    kept = out / UNFINISHED
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+
+
+def _key(path: Path, parameters: dict) -> str:
+    """What decides what a notebook shows: itself, its parameters and the library."""
+    digest = hashlib.sha256(json.dumps([path.name, parameters], sort_keys=True, default=str).encode())
+    for file in [path, *sorted(Path(paths.__file__).parent.rglob("*.py"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _run_one(path: Path, out: Path, parameters: dict) -> Outcome:
     began, error = time.perf_counter(), check(path)
     if not error:
-        executed = out / path.name
-        executed.unlink(missing_ok=True)  # what is left of an earlier run must not pass for this one's
-        error = _execute(path, executed, parameters)
-        if executed.exists():
+        executed, growing = out / path.name, out / f".{path.name}"  # the same name only when it is complete
+        for left in (executed, growing):
+            left.unlink(missing_ok=True)  # what is left of an earlier run must not pass for this one's
+        error = _execute(path, growing, parameters)
+        if growing.exists():
+            os.replace(growing, executed)
             _page(executed)
     return Outcome(path.stem, round(time.perf_counter() - began, 1), error)
 
@@ -187,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.solved:
             notebooks = [solved.write(path, options.out / "solved" / path.name) for path in notebooks]
         outcomes = run(notebooks, options.out, options.profile, options.seed, **dict(options.set))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if not outcomes:

@@ -9,13 +9,14 @@ Section 2.2 and appendix A.3 of Molchanov et al. 2017. Taught in: notebooks/06_o
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from course_lib import models
+from course_lib import models, paths
 from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating
 from course_lib.names import UnknownName
 from course_lib.oracle import exact, naive
@@ -77,6 +78,7 @@ def effects(
         ValueError: no batches; a dtype that does not serve; a folder that holds another run.
         UnsupportedModel: batch norm without running statistics, by the exact method.
         FloatingPointError: a loss that is infinite or not a number.
+        BlockingIOError: a folder in which another run is at work. OSError: one that cannot be written to.
     """
     if method not in METHODS:
         raise UnknownName("oracle method", method, METHODS)
@@ -85,7 +87,8 @@ def effects(
     chosen = choose(chain, layers)
     kept = Pieces(folder, _origin(model, chain, chosen, method, dtype, memory_limit) if folder else {})
     found: dict[str, list[Tensor]] = {layer.name: [] for layer, _ in chosen}
-    with evaluating(model), torch.inference_mode(), meter("oracle", "MAC", show=progress) as bar:
+    held = nullcontext() if folder is None else paths.alone(folder)
+    with held, evaluating(model), torch.inference_mode(), meter("oracle", "MAC", show=progress) as bar:
         pieces = portions(batches, METHODS[method], chain, device_of(model), dtype=dtype, memory_limit=memory_limit)
         for number, (network, images, labels) in enumerate(pieces):
             bar.total = bar.total or _macs(network, chosen, batches)

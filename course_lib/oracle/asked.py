@@ -32,9 +32,9 @@ def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
 
 def portions(batches: Batches, way: ModuleType, chain: Chain, device: torch.device, **options) -> Iterator[tuple]:
     """(network, images, labels): the batches on the device, in pieces of as many images as may be kept at a time."""
-    network = None
+    network, dtype = None, next(iter(chain.layers.values())).conv.weight.dtype
     for images, labels in batches:
-        images, labels = place(images, device), labels.to(device)
+        images, labels = place(images, device, dtype), labels.to(device)
         if network is None or network.shape != images.shape[1:]:
             network = way.Network(chain, images[:1], **options)
         n = network.images_at_once
