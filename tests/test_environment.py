@@ -25,7 +25,7 @@ COLAB = {
     "torch": "2.11.0",
     "torchvision": "0.26.0",
 }
-TARGETS = ("help", "course", "lab", "site", "test", "lint", "bench", "checkpoints")
+TARGETS = ("help", "course", "lab", "site", "test", "lint", "bench", "drill", "checkpoints")
 
 
 def requirements():

@@ -355,7 +355,7 @@ def test_a_run_that_is_killed_after_any_step_goes_on_to_the_same_bytes(case, tmp
     build, options = CASES[case]
     monkeypatch.setattr(pruning, "time", SimpleNamespace(perf_counter=lambda: 0.0))  # seconds are in the files too
     whole = run(build(), folder=tmp_path / "whole", maps_per_step=4, **options)
-    files = sorted((tmp_path / "whole").iterdir())
+    files = sorted((tmp_path / "whole").glob("[!.]*"))
     assert [file.name for file in files] == [f"step_000{i}.safetensors" for i in range(4)]
     for stop in range(len(whole)):
         folder = tmp_path / f"killed after {stop}"
@@ -363,20 +363,20 @@ def test_a_run_that_is_killed_after_any_step_goes_on_to_the_same_bytes(case, tmp
         for _ in range(stop + 1):
             next(steps)
         del steps
-        assert len(list(folder.iterdir())) == stop + 1
+        assert len(list(folder.glob("[!.]*"))) == stop + 1
         resumed = run(build(), folder=folder, maps_per_step=4, **options)
         assert [step.record() for step in resumed] == [step.record() for step in whole]
         assert all(same(a.model, b.model) for a, b in zip(resumed, whole, strict=True))
-        assert [file.read_bytes() for file in sorted(folder.iterdir())] == [file.read_bytes() for file in files]
+        assert [file.read_bytes() for file in sorted(folder.glob("[!.]*"))] == [file.read_bytes() for file in files]
 
 
 def test_a_finished_run_is_read_and_not_run_again(tmp_path, monkeypatch):
     steps = run(folder=tmp_path)
-    times = [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())]
+    times = [file.stat().st_mtime_ns for file in sorted(tmp_path.glob("[!.]*"))]
     monkeypatch.setattr(training, "evaluate", lambda *args, **options: pytest.fail("evaluated again"))
     again = run(folder=tmp_path)
     assert [step.record() for step in again] == [step.record() for step in steps]  # with the seconds of the first time
-    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == times
+    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.glob("[!.]*"))] == times
     assert all(not step.model.training for step in again)
 
 
@@ -464,12 +464,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path, mon
 
     steps = prune(network(), tiny_splits(), maps_left=9, folder=tmp_path, **FAST)
     next(steps), next(steps)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("[!.]*")}
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
             next(steps)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("[!.]*")} == before
     assert timeless(run(folder=tmp_path)) == timeless(run())
 
 
@@ -554,5 +554,5 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_checkpoints(tmp_pat
         run(model)
     with pytest.raises(FloatingPointError, match="learning rate"):
         run(folder=tmp_path, lr=1e20, updates=9)
-    assert [file.name for file in tmp_path.iterdir()] == ["step_0000.safetensors"]
+    assert [file.name for file in tmp_path.glob("[!.]*")] == ["step_0000.safetensors"]
     assert models.read_safetensors(tmp_path / "step_0000.safetensors")[1]["step"]["number"] == 0

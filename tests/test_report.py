@@ -47,3 +47,15 @@ def test_taylor_is_above_minimum_weight_and_random_in_what_was_recorded():
     means = curves.groupby(["seed", "curve"]).accuracy.mean().unstack()
     assert len(means) >= 3
     assert (means.taylor > means.random).all()
+
+
+def test_what_was_drilled_survived_and_repeats_within_the_stated_tolerance():
+    from course_lib.classroom import results
+
+    for name in ("prune", "oracle", "run"):
+        table = results.read(f"drill_{name}")
+        assert table.injected.sum() >= 20 and (table.survived == table.injected).all()
+    repeated = results.read("drill_repeat")
+    assert (repeated[repeated.against != "two threads"].differ == 0).all()
+    assert (repeated["largest difference"].dropna() < 1e-5).all()
+    assert "within 1e-5" in readme()

@@ -87,7 +87,7 @@ def test_what_papermill_would_not_notice_is_an_error_before_anything_runs(folder
     notebook(folder, "01_wrong", "1", **broken)
     (outcome,) = runner.run(runner.numbered(), tmp_path / "build", "ci")
     assert complaint in outcome.error
-    assert not list((tmp_path / "build").iterdir())
+    assert not list((tmp_path / "build").glob("[!.]*"))
 
 
 def test_only_chooses_by_the_beginning_of_the_name(folder):
