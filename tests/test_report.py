@@ -58,4 +58,4 @@ def test_what_was_drilled_survived_and_repeats_within_the_stated_tolerance():
     repeated = results.read("drill_repeat")
     assert (repeated[repeated.against != "two threads"].differ == 0).all()
     assert (repeated["largest difference"].dropna() < 1e-5).all()
-    assert "within 1e-5" in readme()
+    assert "within 1e-5" in text("README.md")
