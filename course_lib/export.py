@@ -34,7 +34,7 @@ def program(model: nn.Module, image_shape: tuple[int, ...], path: str | Path) ->
         ValueError: images of this shape do not fit the network.
     """
     twin = copy_with(model, {}).cpu().eval()
-    images = torch.rand(2, *image_shape).to(next(twin.parameters()))
+    images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).to(next(twin.parameters()))
     try:
         exported = torch.export.export(twin, (images,), dynamic_shapes=({0: torch.export.Dim("N")},))
     except RuntimeError as error:

@@ -125,3 +125,14 @@ def test_importing_it_loads_none_of_the_extra():
     code = "import sys; from course_lib import export; print([m for m in sys.modules if m.startswith('onnx')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_same_network_makes_the_same_program(tmp_path):
+    """A run that was killed and goes on ends with the same file, whatever was drawn at random before."""
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = small_vgg().float()
+        torch.manual_seed(seed)
+        made.append(export.program(network, (3, 8, 8), tmp_path / f"{seed}" / "small.pt2").read_bytes())
+    assert made[0] == made[1]
