@@ -98,8 +98,9 @@ def test_the_repositorys_address_is_the_same_in_the_readme():
 def test_workflows_and_hooks_are_sound():
     workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
     assert set(workflows) == {"ci", "site"}
-    steps = [step.get("run") for step in workflows["site"]["jobs"]["build"]["steps"]]
-    assert "python -m course_lib site" in steps
+    steps = "\n".join(step.get("run", "") for step in workflows["site"]["jobs"]["build"]["steps"])
+    for part in ("run --out build/course", "site --executed build/course", "slides --executed build/course"):
+        assert f"python -m course_lib {part}" in steps
     jobs = workflows["ci"]["jobs"]
     pythons = [entry["python"] for entry in jobs["tests"]["strategy"]["matrix"]["include"]]
     assert pythons[0] == "3.10" and {"lint", "tests", "notebooks"} <= set(jobs)
