@@ -253,7 +253,7 @@ _HELPERS = """() => {
     },
     settled(box) {
       const image = box.querySelector('.widget-html img');
-      return image && image.complete && image.alt.startsWith(course.said(box) + '.');
+      return image && image.complete && (image.alt + ' ').startsWith(course.said(box) + '. ');
     },
     async close(name) {
       await panels[name].sessionContext.shutdown();

@@ -47,7 +47,7 @@ def repair(loss: Quadratic, feature: int = 0, rate: float = 0.5) -> Figure:
     axes.plot(updates, after, color=LEFT, lw=3, label="after so many updates")
     axes.axhline(stays, color=STAYS, ls="--", label="what no fine-tuning repairs")
     axes.set(xscale="log", xlabel="updates", ylabel="rise of the loss", ylim=(0, 1.08 * cut))
-    axes.set_title(f"Map {feature}: {1 - stays / cut:.0%} of the damage can be repaired")
+    axes.set_title(f"Map {feature}: {1 - stays / cut:.0%} of the damage can be repaired, here at rate {rate:g} / λmax")
     axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
     return figure
 
