@@ -20,16 +20,28 @@ def random_valleys(generator: torch.Generator) -> Iterator[tuple[np.ndarray, np.
 
 
 def random_kernels(generator: torch.Generator) -> Iterator[tuple[np.ndarray, float]]:
-    """Kernels (C, n), long and short ones, and a length between; the last kernels are single weights."""
+    """Kernels (C, n), long and short ones and one of zeros, and a length; the last kernels are single weights."""
     for maps, n, length in ((4, 9, 0.8), (3, 2, 0.5), (6, 1, 0.4)):
         kernels = torch.randn(maps, n, generator=generator, dtype=torch.float64).numpy() / n**0.5
         kernels[0] *= 0.1
+        kernels[1] = 0
         kernels[-1] += np.sign(kernels[-1])
         yield kernels, length
 
 
 def _lengths(kernels: np.ndarray) -> np.ndarray:
     return np.linalg.norm(kernels, axis=1, keepdims=True)
+
+
+def _over(numerator: np.ndarray | float, denominator: np.ndarray) -> np.ndarray:
+    """A quotient whose zeros nobody minded, as a student's: without the warning."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(numerator, denominator)
+
+
+def _turned_round(kernels: np.ndarray, length: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return kernels * (1 - _over(length, _lengths(kernels)))
 
 
 add(
@@ -46,6 +58,11 @@ add(
         "one half is missing: a parabola's height is half its curvature times distance squared": lambda c, d, r, n: (
             c * ((1 - r * c) ** n * d) ** 2
         ).sum(),
+        "the distances are not squared": lambda c, d, r, n: (c * (1 - r * c) ** (2 * n) * d).sum() / 2,
+        "the curvature is missing in front: a height is half of it times distance squared": lambda c, d, r, n: (
+            (((1 - r * c) ** n * d) ** 2).sum() / 2
+        ),
+        "this is one update, however many were asked for": lambda c, d, r, n: (c * ((1 - r * c) * d) ** 2).sum() / 2,
         "this is what was repaired; asked for is what is left": lambda c, d, r, n: (
             (c * d**2 * (1 - (1 - r * c) ** (2 * n))).sum() / 2
         ),
@@ -64,7 +81,13 @@ add(
             np.sign(k) * np.maximum(np.abs(k) - t, 0)
         ),
         "you only removed the short kernels; the long ones become shorter too": lambda k, t: k * (_lengths(k) > t),
-        "a kernel shorter than the length has turned round: stop at zero": lambda k, t: k * (1 - t / _lengths(k)),
+        "a kernel shorter than the length has turned round: stop at zero": _turned_round,
+        "a kernel of all zeros has no direction to divide out: it stays zero": lambda k, t: (
+            _over(k, _lengths(k)) * np.maximum(_lengths(k) - t, 0)
+        ),
+        "you took one length for the whole array; every kernel, a row, has its own": lambda k, t: (
+            k * max(1 - t / np.linalg.norm(k), 0)
+        ),
         "you divided all kernels by one factor, as l2 does; then none of them ever becomes zero": lambda k, t: (
             k / (1 + t)
         ),
