@@ -80,6 +80,12 @@ add(
         "this is the absolute value, of 2017; in 2019 the derivative is squared": lambda g, b, dg, db: (
             (g * dg + b * db).abs().mean(0)
         ),
+        "you added over batches; the mean does not grow with their number": lambda g, b, dg, db: (
+            (g * dg + b * db).square().sum(0)
+        ),
+        "the square is missing: signed slopes cancel, and near a minimum nothing is left": lambda g, b, dg, db: (
+            g * dg + b * db
+        ).mean(0),
         "these are the parameters' own gradients; the gate's is gradient times parameter": lambda g, b, dg, db: (
             (dg + db).square().mean(0)
         ),
@@ -100,6 +106,10 @@ add(
         "the layer after the block reads the stream, too; it loses the same columns": lambda w, drop: (
             without_channels(w, drop) | {"reader": w["reader"]}
         ),
+        "the block's first convolution reads the stream, too; it loses the same columns": lambda w, drop: (
+            without_channels(w, drop) | {"first": w["first"]}
+        ),
+        "the stem makes the stream: it loses rows": lambda w, drop: without_channels(w, drop) | {"stem": w["stem"]},
         "you kept the channels that should go": lambda w, drop: without_channels(w, _kept(w, drop)),
         "you closed the channels, a mask; take them out, so that the kernels are smaller": _closed,
     },
