@@ -235,7 +235,8 @@ def trace(model: nn.Module) -> list[Step]:
         inputs = [source for source in node.all_input_nodes if not _asks_size(source)]
         expected = [] if previous is None else [previous]
         if inputs != expected or len([user for user in node.users if not _asks_size(user)]) != 1:
-            raise _refuse(f"{node.target!r} joins, splits or skips: the network is not a chain there.")
+            name = getattr(node.target, "__name__", node.target)  # a function's repr is an address in memory
+            raise _refuse(f"{name!r} joins, splits or skips: the network is not a chain there.")
         if previous is not None:
             steps.append(_step(node, modules, {step.name for step in steps}))
         previous = node
