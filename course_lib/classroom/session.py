@@ -77,7 +77,7 @@ class Profile:
     learning_rate: float = 2e-4
     maps_per_step: int = 44
     updates: int = 30
-    maps_left: float = 0.35
+    maps_left: float = 0.5
     curves: tuple[str, ...] = ("taylor", "min_weight", "random")
     curve_seeds: int = 1
     seeds: int = 3
