@@ -1,10 +1,11 @@
 """The README's results are those of the recorded runs."""
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from course_lib import paths
-from course_lib.classroom import figures, report, results
+from course_lib.classroom import comparison, figures, report, results
 
 
 def text(name):
@@ -21,6 +22,27 @@ def test_a_section_is_found_and_replaced(name, word):
     changed = text(name).replace(word, "CHANGED")
     assert changed != text(name)
     assert report.insert(changed, report.SECTIONS[name]) == text(name)
+
+
+def test_criteria_beyond_the_paper_stand_last_and_may_be_recorded_for_one_data_set_alone():
+    petals, photographs = results.read("petals_criteria"), results.read("flowers102_criteria")
+    paper = set(comparison.NINE)
+    petals, photographs = petals[petals.criterion.isin(paper)], photographs[photographs.criterion.isin(paper)]
+    before = report.correlations(petals, photographs).splitlines()
+    new = petals[petals.criterion == "taylor"].assign(criterion="linear_logits", mean_of_layers=0.99)
+    after = report.correlations(pd.concat([petals, new]), photographs).splitlines()
+    assert after[:-1] == before
+    cells = [cell.strip() for cell in after[-1].split("|")[1:-1]]
+    assert cells[0] == "Linear logits (beyond the paper)" and cells[1].startswith("0.99")
+    assert cells[3:] == ["", "", "", ""]
+
+
+def test_photographs_of_several_seeds_have_a_range():
+    petals, photographs = results.read("petals_criteria"), results.read("flowers102_criteria").query("seed == 0")
+    twice = pd.concat([photographs, photographs.assign(seed=1, mean_of_layers=photographs.mean_of_layers - 0.1)])
+    cell = report.correlations(petals, twice).splitlines()[2].split("|")[4]
+    mean, low, high = (float(word.strip("[], ")) for word in cell.split())
+    assert high - low == pytest.approx(0.1, abs=0.011) and mean == pytest.approx((low + high) / 2, abs=0.011)
 
 
 def test_every_notebook_is_in_the_table_with_its_minutes():

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from course_lib import cost, criteria, models, oracle
-from course_lib.classroom import reproduce, session
+from course_lib.classroom import figures, protocol, reproduce, results, session
 
 SIZES = {"oracle_images": 8, "oracle_maps": 3, "train_images": 64, "test_images": 32, "network": "vgg16-petals"}
 LOOP = {"maps_per_step": 400, "maps_left": 0.5, "updates": 2, "score_images": 8, "curves": ("random",)}
@@ -80,6 +80,36 @@ def test_pruning_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     assert whole.layers.map(lambda text: sum(map(int, text.split()))).equals(whole.maps_left)
     assert set(whole.curve) == {"random", "taylor_flops", "scratch"}
     assert whole.groupby("curve").maps_left.min().to_dict() == {"random": 528, "taylor_flops": 528, "scratch": 528}
+
+
+def test_a_network_from_scratch_is_one_point_of_the_recorded_curves(tmp_path):
+    (path,) = made(tmp_path, "pruning", **LOOP)
+    table = pd.read_csv(path)
+    whole, small = table[table.curve == "scratch"].itertuples()
+    assert (whole.maps_left, small.maps_left) == (1056, 528) and pd.isna(whole.accuracy)
+    assert figures.near_half(table).set_index("curve").maps_left.to_dict() == dict.fromkeys(table.curve, 528)
+    ranking = protocol.accuracy_at(table, "feature maps", 0.75)
+    assert set(ranking.index) == {"random", "taylor_flops"}  # nothing is known of it between whole and half
+
+
+def test_saved_tables_stand_where_readers_look_for_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce.paths, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setitem(reproduce.EXPERIMENTS, "criteria", lambda run: [{"criterion": "taylor", "value": 1}])
+    monkeypatch.setitem(reproduce.EXPERIMENTS, "oracle", lambda run: [{"map": 0, "change": run.lab.seed}])
+    typed = ["--profile", "ci", "--out", str(tmp_path / "out"), "--seeds", "0", "1"]
+    assert reproduce.main([*typed, "--only", "criteria", "--save", "mine"]) == 0
+    recorded = results.read("mine_criteria")
+    assert recorded.seed.tolist() == [0, 1] and not recorded.command.str.contains("--save|--out").any()
+    with pytest.raises(SystemExit):
+        reproduce.main([*typed, "--save", "mine"])
+    assert "--only" in capsys.readouterr().err
+    assert reproduce.main([*typed, "--only", "oracle", "--save", "mine"]) == 2
+    assert "one network" in capsys.readouterr().err
+    kept = tmp_path / "data" / "results" / "mine_criteria.csv"
+    recorded.assign(needed=1).to_csv(kept, index=False)
+    before = kept.read_bytes()
+    assert reproduce.main([*typed, "--only", "criteria", "--save", "mine"]) == 2
+    assert "no column ['needed']" in capsys.readouterr().err and kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("name, column", [("steps", "maps_per_step"), ("updates", "updates")])

@@ -32,7 +32,9 @@ NINE = (
     *("taylor", "obd", "activation_mean", "activation_std", "apoz", "mutual_information"),
     *("min_weight", "l1_norm", "random"),
 )
-PER_EXAMPLE = ("taylor", "obd", "activation_mean", "activation_std", "apoz")  # answer for every example by itself
+BEYOND = ("linear_logits", "second_order")  # the paper
+# These answer for every example by itself.
+PER_EXAMPLE = ("taylor", "obd", "activation_mean", "activation_std", "apoz", *BEYOND)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -144,10 +146,12 @@ def at_the_bottom(taylor: Scores, factor: Scores, share: float) -> float:
 def answers(model: nn.Module, batches: Batches, names: Iterable[str] = PER_EXAMPLE, seed: int = 0) -> dict[str, Scores]:
     """What criteria say of every example, before the average: {criterion: {layer: (N, C, ...)}}, on the CPU.
 
-    `names`: of `PER_EXAMPLE`. One pass; as `criteria.score` would do it with one draw of signs for 'obd'.
+    `names`: of `PER_EXAMPLE`. One pass; as `criteria.score` would do it with one draw of signs for curvature.
     """
-    functions = {name: criteria.find(name).function for name in names}
-    return gate_curves.all_per_example(model, batches, functions, "curvature", seed)
+    found = {name: criteria.find(name) for name in names}
+    needs = max((criterion.needs for criterion in found.values()), key=criteria.NEEDS.index)
+    functions = {name: criterion.function for name, criterion in found.items()}
+    return gate_curves.all_per_example(model, batches, functions, needs, seed)
 
 
 def averaged(name: str, answer: Scores, rows: Tensor) -> Scores:

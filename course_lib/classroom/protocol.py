@@ -25,12 +25,12 @@ def accuracy_at(table: pd.DataFrame, axis: str, share: float) -> pd.DataFrame:
     Args:
         table: one row a step: curve, seed, number, maps_left, macs, params, accuracy.
         axis: 'feature maps', 'MACs' or 'parameters'. Between steps by straight lines; a run that did not get so far is
-            left out.
+            left out, and so is one without accuracies there (a network trained from scratch).
     """
     x, found = AXES[axis], {}
     for (curve, _), run in shares(table).sort_values(x).groupby(["curve", "seed"], sort=False):
-        if run[x].min() <= share:
-            found.setdefault(curve, []).append(float(np.interp(share, run[x], run.accuracy)))
+        if run[x].min() <= share and not np.isnan(accuracy := np.interp(share, run[x], run.accuracy)):
+            found.setdefault(curve, []).append(float(accuracy))
     rows = [(curve, np.mean(values), min(values), max(values)) for curve, values in found.items()]
     ranked = pd.DataFrame(rows, columns=["curve", "mean", "low", "high"]).set_index("curve")
     return ranked.sort_values("mean", ascending=False)
@@ -76,6 +76,6 @@ def missing(table: pd.DataFrame) -> list[str]:
         runs = table.groupby([*keys, "seed"]).size().rename("steps").reset_index()
         if runs.groupby(keys).seed.nunique().min() < 3:
             lacks.append("three seeds of every curve")
-        if runs.steps.min() < 6:
+        if runs[runs.curve != "scratch"].steps.min() < 6:  # that is one network, not a run
             lacks.append("five operating points of every run, besides the whole network")
     return lacks

@@ -12,6 +12,7 @@ import pandas as pd
 import course_lib
 from course_lib import paths
 from course_lib.classroom import results, session
+from course_lib.classroom.comparison import BEYOND
 from course_lib.classroom.figures import animation
 from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
 from course_lib.classroom.figures.style import title
@@ -54,9 +55,7 @@ def results_section() -> str:
     return "\n\n".join(
         [
             f"**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; petals: "
-            f"mean and range over {petals.seed.nunique()} fine-tuning seeds, all {petals.maps.max():,} maps, "
-            f"{petals.images.max()} images; photographs: {photographs.maps.max()} maps sampled from every layer of the "
-            f"full-width VGG-16, {photographs.images.max()} images.",
+            f"{_measured(petals)}; photographs, the full-width VGG-16 of 4,224 maps: {_measured(photographs)}.",
             correlations(petals, photographs),
             "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps.",
             curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
@@ -131,34 +130,45 @@ def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
         "network == 'VGG-16' and data == 'Flowers-102'"
     )
     printed = paper.pivot(index="criterion", columns="row", values="spearman")
+    means = petals.groupby("criterion").mean_of_layers.mean().sort_values(ascending=False)
+    names = sorted(means.index, key=lambda name: name in BEYOND)  # a stable sort: the paper's first
     rows = []
-    for name, runs in petals.groupby("criterion", sort=False):
-        real = photographs.set_index("criterion").loc[name]
-        said = printed.loc[name] if name in printed.index else {}
-        cells = [_range(runs.mean_of_layers), _range(runs.all_layers_l2), _two(real.mean_of_layers)]
-        cells += [_two(real.all_layers_l2), _two(said.get("per layer")), _two(said.get("all layers, l2"))]
-        rows.append((runs.mean_of_layers.mean(), [title(name), *cells]))
+    for name in names:
+        said, cells = printed.loc[name] if name in printed.index else {}, [_beyond(name)]
+        for runs in (petals[petals.criterion == name], photographs[photographs.criterion == name]):
+            cells += [_range(runs.mean_of_layers), _range(runs.all_layers_l2)]
+        rows.append([*cells, _two(said.get("per layer")), _two(said.get("all layers, l2"))])
     head = ["criterion", "petals, per layer", "petals, all layers, l2", "photographs, per layer"]
     head += ["photographs, all layers, l2", "paper, per layer", "paper, all layers, l2"]
-    return _table(head, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
+    return _table(head, rows)
 
 
 def curves(tables: dict[str, pd.DataFrame]) -> str:
     """One row a curve: accuracy, maps and MACs at the step nearest to half of the maps, and what it started from."""
     found: dict[str, dict[str, str]] = {}
     for data, table in tables.items():
-        whole = table.query("number == 0").accuracy.mean()
+        whole = table.query("number == 0").accuracy.mean()  # from scratch has none there
         for name, runs in near_half(table).groupby("curve", sort=False):
             left = f"{runs.maps_share.mean():.0%} of the maps, {runs.macs_share.mean():.0%} of the MACs"
             text = f"{_range(runs.accuracy, '.1%')} ({left})"
-            found.setdefault(title(name), {})[f"{data} (whole network {whole:.1%})"] = text
+            found.setdefault(_beyond(name), {})[f"{data} (whole network {whole:.1%})"] = text
     columns = sorted({column for cells in found.values() for column in cells})
     return _table(["criterion", *columns], [[n, *(cells.get(c, "") for c in columns)] for n, cells in found.items()])
 
 
+def _measured(table: pd.DataFrame) -> str:
+    """What stands behind the numbers of a table of correlations."""
+    seeds, maps = table.seed.nunique(), f"{table.maps.max():,} maps, {table.images.max():,} images"
+    return f"mean and range over {seeds} fine-tuning seeds, {maps}" if seeds > 1 else f"one network, {maps}"
+
+
+def _beyond(name: str) -> str:
+    return f"{title(name)} (beyond the paper)" if name in BEYOND else title(name)
+
+
 def _range(values: pd.Series, form: str = ".2f") -> str:
-    if len(values) == 1:
-        return f"{values.iloc[0]:{form}}"
+    if len(values) < 2:
+        return "".join(f"{value:{form}}" for value in values)
     return f"{values.mean():{form}} [{values.min():{form}}, {values.max():{form}}]"
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 from course_lib import cost, criteria, datasets, models, oracle, paths, pruning, ranking, surgery, training
-from course_lib.classroom import comparison, results, runner, session
+from course_lib.classroom import comparison, figures, results, runner, session
 from course_lib.classroom.commands import DTYPES, plainly
 from course_lib.feature_maps import Chain, Scores
 
@@ -138,7 +138,7 @@ def curves(run: Run) -> list[dict]:
     """Accuracy while feature maps are removed: by criteria, by Taylor with a price on FLOPs, and from scratch."""
     rows = [row for name in run.lab.profile.curves for row in run.prune(name, criterion=name)]
     rows += run.prune("taylor_flops", criterion="taylor", flops_strength=flops_strength(run))
-    return rows + [from_scratch(run, updates=run.lab.profile.updates * max(row["number"] for row in rows))]
+    return rows + from_scratch(run, updates=run.lab.profile.updates * max(row["number"] for row in rows))
 
 
 def flops_strength(run: Run) -> float:
@@ -146,16 +146,20 @@ def flops_strength(run: Run) -> float:
     return 1e-3 * 57.9 / max(cost.mflops_per_map(run.model, run.image_shape).values())
 
 
-def from_scratch(run: Run, updates: int) -> dict:
-    """Half of the maps in every layer, random weights, and as many updates as a pruning run has had."""
+def from_scratch(run: Run, updates: int) -> list[dict]:
+    """Half of the maps in every layer, random weights, and as many updates as a pruning run has had.
+
+    Two rows, like the steps of a curve: the whole network, which was not trained from scratch and has no accuracy
+    here, and this one.
+    """
     halves = {name: torch.arange(0, layer.channels, 2) for name, layer in Chain(run.model).layers.items()}
     torch.manual_seed(run.lab.seed)
     small, sizes = models.initialise(surgery.remove(run.model, halves)), run.lab.profile
     training.fit(small, run.splits.train, updates=updates, lr=sizes.tuning_rate, augment=True, seed=run.lab.seed)
     found = training.evaluate(small, run.splits.test)
-    maps, macs = cost.feature_maps(small), cost.macs(small, run.image_shape)
-    size = {"maps_left": maps, "macs": macs, "params": cost.parameters(small), "layers": _channels(small)}
-    return {"curve": "scratch", "number": updates, **size, "accuracy": found.accuracy, "loss": found.loss}
+    rows = figures.one_point("scratch", small, run.model, run.image_shape, found.accuracy).drop(columns="seed")
+    rows["loss"], rows["layers"] = [float("nan"), found.loss], [_channels(run.model), _channels(small)]
+    return rows.to_dict("records")
 
 
 def step_sizes(run: Run) -> list[dict]:
@@ -245,6 +249,30 @@ def _gathered(name: str, out: Path) -> Path:
     return out / f"{name}.csv"
 
 
+def save(made: Iterable[Path], data: str) -> list[Path]:
+    """Put tables among the recorded results, which notebooks and README read: ``data/results/<data>_<experiment>.csv``.
+
+    Args:
+        made: of `reproduce`. They replace what was recorded before.
+        data: how the names begin: 'petals', 'flowers102', ...
+
+    Raises:
+        ValueError: for a table that lacks a column of the recorded one, or for an oracle of several networks; nothing
+            is replaced then.
+    """
+    targets = {path: paths.data_dir() / "results" / f"{data}_{path.name}" for path in made}
+    for path, target in targets.items():
+        table, before = pd.read_csv(path), pd.read_csv(target).columns if target.exists() else []
+        if lost := [name for name in before if name not in table]:
+            raise ValueError(f"{path} has no column {lost}, which the readers of {target.name} may need.")
+        if path.stem == "oracle" and table.seed.nunique() > 1:
+            raise ValueError(f"A recorded oracle is of one network, and {path} is of {table.seed.nunique()} seeds.")
+    for path, target in targets.items():
+        with paths.atomic(target) as temporary:
+            temporary.write_bytes(path.read_bytes())
+    return list(targets.values())
+
+
 def _same_sizes(out: Path, sizes: dict) -> None:
     """Two choices of sizes must not meet in one table."""
     kept, now = out / "work" / "sizes.json", json.dumps(sizes, sort_keys=True, default=str)
@@ -260,7 +288,10 @@ def _same_sizes(out: Path, sizes: dict) -> None:
 @plainly
 def main(argv: list[str] | None = None) -> None:
     """``python -m course_lib reproduce``: the same command again goes on where it was killed."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.save and not options.only:
+        parser.error("--save replaces recorded tables: say with --only which ones.")
     command = _command(options)
     made = reproduce(
         options.only or EXPERIMENTS,
@@ -271,6 +302,8 @@ def main(argv: list[str] | None = None) -> None:
         dtype=DTYPES.get(options.dtype),
         **dict(options.set),
     )
+    if options.save:
+        made += save(made, options.save)
     print("\n".join(f"{path}: {len(pd.read_csv(path))} rows" for path in made))
 
 
@@ -284,6 +317,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="one network each (0)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the oracle; bfloat16 is fast where the processor has it")
     parser.add_argument("--out", type=Path, default=Path("build/reproduce"), help="folder of tables (%(default)s)")
+    parser.add_argument(
+        "--save", metavar="DATA", help="record the tables as data/results/DATA_NAME.csv, too, for instance petals"
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], type=runner.setting, metavar="FIELD=VALUE", help="replace fields of the profile"
     )
