@@ -77,6 +77,7 @@ from course_lib.classroom.figures.over_complexity import (
     weak_features,
     width_errors,
 )
+from course_lib.classroom.figures.performance import ratios
 from course_lib.classroom.figures.pictures import contact_sheet, feature_map_gallery
 from course_lib.classroom.figures.prune_alexnet import (
     beside_paper,
@@ -201,6 +202,7 @@ __all__ = [
     "twin_costs",
     "weak_features",
     "width_errors",
+    "ratios",
     "contact_sheet",
     "feature_map_gallery",
     "beside_paper",

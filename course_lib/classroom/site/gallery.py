@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from course_lib import models, paths
-from course_lib.classroom import ablations, comparison, figures, picture, results, session
+from course_lib import datasets, models, paths
+from course_lib.classroom import ablations, comparison, description_length, figures, picture, results, session
 from course_lib.feature_maps import Chain
 
 
@@ -25,14 +27,15 @@ class Item:
     notebook: str
 
 
-def _correlations(recorded: pd.DataFrame) -> Figure:
+def _correlations(recorded: pd.DataFrame, network: str = "VGG-16") -> Figure:
     printed = pd.read_csv(paths.data_dir() / "paper" / "table1.csv").query(
-        "network == 'VGG-16' and data == 'Flowers-102'"
+        "network == @network and data == 'Flowers-102'"
     )
     columns = ["mean_of_layers", "all_layers", "all_layers_l2"]
     ours = recorded.groupby("criterion", sort=False)[columns].mean()
     paper = printed.pivot(index="criterion", columns="row", values="spearman")
-    return figures.correlations(ours, paper[["per layer", "all layers", "all layers, l2"]].reindex(ours.index))
+    paper = paper.reindex(columns=["per layer", "all layers", "all layers, l2"], index=ours.index)
+    return figures.correlations(ours, paper, f"the paper: {network} on Flowers-102")
 
 
 def _worth(criteria: pd.DataFrame, pruned: pd.DataFrame) -> Figure:
@@ -42,6 +45,22 @@ def _worth(criteria: pd.DataFrame, pruned: pd.DataFrame) -> Figure:
 def _ranks(recorded: pd.DataFrame) -> Figure:
     pooled = ablations.before_pooling(Chain(models.trained("vgg16-petals")))
     return figures.ranks_by_layer(ablations.ranked(recorded), pooled)
+
+
+def _lengths(recorded: pd.DataFrame) -> Figure:
+    """The first seed's codes: those of the other seeds lie close, and would hide the curves."""
+    curves = {
+        f"{figures.title(criterion)}, {code}": description_length.cheapest(rows)
+        for (criterion, code), rows in recorded[recorded.seed == 0].groupby(["criterion", "code"], sort=False)
+    }
+    classes = datasets.load("petals", train=1, val=1, test=1).classes
+    return figures.total_lengths(curves, session.PROFILES["laptop"].train_images * np.log2(len(classes)))
+
+
+def _updates(recorded: pd.DataFrame) -> Figure:
+    taylor = (recorded.experiment == "criteria") & (recorded.curve == "taylor")
+    paper = pd.read_csv(paths.data_dir() / "paper" / "figure6.csv")
+    return figures.update_curves(recorded[taylor | (recorded.experiment == "updates")], paper)
 
 
 ITEMS = (
@@ -57,6 +76,20 @@ ITEMS = (
         ("petals_criteria", "petals_pruning"),
         _worth,
         "08_criteria_against_the_oracle",
+    ),
+    Item("How far to prune, by description length", ("petals_description_length",), _lengths, "02_description_length"),
+    Item(
+        "Table 1 on the embedded AlexNet",
+        ("alexnet_criteria",),
+        partial(_correlations, network="AlexNet"),
+        "10_prune_alexnet",
+    ),
+    Item("Updates between two steps: AlexNet on petals", ("alexnet_pruning",), _updates, "10_prune_alexnet"),
+    Item(
+        "How many times the exact oracle is faster",
+        ("benchmark_oracle",),
+        figures.ratios,
+        "06_oracle",
     ),
     Item(
         "Soft weight-sharing against magnitude pruning",
