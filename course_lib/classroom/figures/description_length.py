@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -175,7 +176,7 @@ def total_lengths(curves: Mapping[str, pd.DataFrame], uniform: float) -> Figure:
 
     `curves`: {name: table with share, bits and test_error}. `uniform`: bits of the labels without any model.
     """
-    figure, (top, low) = plt.subplots(2, 1, figsize=(13, 10), sharex=True, height_ratios=(3, 2))
+    figure, (top, low) = plt.subplots(2, 1, figsize=(15, 7.5), sharex=True, height_ratios=(3, 2))
     paints = (COLOURS["min_weight"], MODEL, DATA, MASK, COLOURS["activation_std"])
     for (name, table), paint, marker in zip(curves.items(), paints, "osD^v", strict=False):
         best = table.iloc[table.bits.argmin()]
@@ -188,9 +189,8 @@ def total_lengths(curves: Mapping[str, pd.DataFrame], uniform: float) -> Figure:
     low.set(ylabel="test error", xlabel="share of the feature maps left", xlim=(1.03, -0.03), ylim=(0, 1))
     for axis in (low.xaxis, low.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.legend(
-        *top.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize="small"
-    )
+    handles, labels = top.get_legend_handles_labels()
+    figure.legend(handles, [fill(label, 22) for label in labels], loc="outside right upper", frameon=False)
     return figure
 
 
