@@ -31,7 +31,7 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def test_the_table_by_layer_leaves_gaps_where_the_paper_has_none():
+def test_the_table_by_layer_shows_of_the_paper_what_it_has():
     ours = pd.DataFrame(np.linspace(-1, 1, 39).reshape(3, 13), index=FEW, columns=NAMES)
     paper = ours.drop("random").rename(columns=dict(zip(NAMES, range(1, 14), strict=True)))
     above, below = drawn(figures.table_by_layer(ours, paper)).axes

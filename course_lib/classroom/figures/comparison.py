@@ -29,15 +29,17 @@ HEAT = {"annot": True, "fmt": ".2f", "cmap": "vlag_r", "vmin": -1, "vmax": 1, "c
 def table_by_layer(ours: pd.DataFrame, paper: pd.DataFrame, papers: str = "the paper: VGG-16 on Birds-200") -> Figure:
     """Correlation with the oracle within each layer, ours above the paper's Table 3: criteria by layers.
 
-    `paper`: index the criterion, a column a layer; criteria that it does not have stay empty.
+    `paper`: index the criterion, a column a layer; of it the criteria are shown that are among ours.
     """
-    figure, panels = plt.subplots(2, 1, figsize=(15, 12))
-    look = {**HEAT, "annot_kws": {"size": 14}}
-    for axes, table, heading in zip(panels, (ours, paper.reindex(ours.index)), ("this run", papers), strict=True):
+    tables = (ours, paper.reindex([name for name in ours.index if name in paper.index]))
+    rows = [len(table) for table in tables]
+    figure, panels = plt.subplots(2, 1, figsize=(15, 8.5), sharex=True, height_ratios=rows)
+    for axes, table, heading in zip(panels, tables, ("this run", papers), strict=True):
         labels = layer_labels(list(table.columns))
-        seaborn.heatmap(table.rename(index=title), ax=axes, xticklabels=labels, **look)
+        seaborn.heatmap(table.rename(index=title), ax=axes, xticklabels=labels, **HEAT)
         axes.set(title=heading, xlabel="", ylabel="")
-        axes.tick_params(axis="x", rotation=0, labelsize=13)
+        axes.tick_params(axis="x", rotation=0, labelsize=14)
+        axes.tick_params(axis="y", labelsize=15)
         axes.grid(visible=False)
     figure.suptitle("Spearman correlation with the oracle (absolute), layer by layer")
     return figure
