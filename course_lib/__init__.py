@@ -8,7 +8,7 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-#: The address of this course. A fork changes it by `python -m course_lib stamp`, which takes badges and set-up cells along.
+#: The address of this course. A fork changes it by `python -m course_lib stamp`, which changes its copies, too.
 REPOSITORY = "https://github.com/OWNER/REPO"
 #: Where its pages are published.
 SITE = "https://{3}.github.io/{4}".format(*REPOSITORY.split("/"))

@@ -85,4 +85,4 @@ def test_what_is_no_address_is_refused_in_a_sentence(wrong, capsys):
 @pytest.mark.parametrize("ending", ["", "/", ".git"])
 def test_an_address_as_the_browser_or_git_writes_it(ending):
     assert address.slug(f"https://github.com/you/course{ending}") == "you/course"
-    assert course_lib.SITE == address.forms(course_lib.REPOSITORY)[2]
+    assert address.forms(course_lib.REPOSITORY)[2] == course_lib.SITE
