@@ -38,6 +38,8 @@ WIDGETS = {
     "7.7.1": ["ipywidgets==7.7.1", "widgetsnbextension==3.6.10", "notebook==6.5.7"],
     "8": ["ipywidgets==8.*"],
 }
+# As the course's own runs: figures that stand still, threads that sleep while they wait.
+STILL = {"COURSE_LIB_STATIC": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 class Machine:
@@ -61,16 +63,17 @@ class Machine:
         (kernel / "kernel.json").write_text(json.dumps(spec))
 
     def install(self, *what: str) -> None:
-        """Install packages by pip, from the index."""
-        subprocess.run([self.python, "-m", "pip", "install", "--quiet", *what], check=True, env=self.environment())
+        """Install packages by pip, from the index, that go with Colab's."""
+        command = [self.python, "-m", "pip", "install", "--quiet", "--constraint", PACKAGES, *what]
+        subprocess.run(command, check=True, env=self.environment())
 
-    def installed(self) -> dict[str, Distribution]:
-        """What was installed into the environment, without what lies in the folder of packages."""
-        return _by_name(self.site)
+    def installed(self) -> dict[str, str]:
+        """Versions by name of what was installed, without what lies in the folder of packages."""
+        return {name: found.version for name, found in _by_name(self.site).items()}
 
     def environment(self, **more: str) -> dict[str, str]:
         """Variables of this process that say how the network is reached; nothing of its Python, a home of its own."""
-        kept = {name: value for name, value in os.environ.items() if re.match(r"PATH$|LANG|PIP_|OMP_|.*_proxy$", name)}
+        kept = {name: value for name, value in os.environ.items() if re.match(r"PATH$|LANG|PIP_|.*_proxy$", name)}
         return kept | {"HOME": str(self.folder), "JUPYTER_PATH": str(self.folder / "jupyter"), **more}
 
 
@@ -93,7 +96,7 @@ def run(machine: Machine, repository: Path, notebook: str, **environment: str) -
     source = subprocess.run(shown, cwd=repository, check=True, capture_output=True).stdout
     (empty / notebook).write_bytes(source)
     instead = {"GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf", "GIT_CONFIG_VALUE_0": course_lib.REPOSITORY}
-    with _variables(machine.environment(GIT_CONFIG_COUNT="1", COURSE_LIB_STATIC="1", **instead, **environment)):
+    with _variables(machine.environment(GIT_CONFIG_COUNT="1", **STILL, **instead, **environment)):
         try:
             papermill.execute_notebook(
                 empty / notebook,
@@ -108,20 +111,21 @@ def run(machine: Machine, repository: Path, notebook: str, **environment: str) -
     return ""
 
 
-def wrong(machine: Machine, before: dict[str, tuple], had: set[str]) -> str:
+def wrong(machine: Machine, before: dict[str, tuple], had: dict[str, str]) -> str:
     """What the set-up cell has done to the machine that it should not; empty if nothing.
 
     Args:
         before: `state` of its packages before.
-        had: names of what was installed into the environment before.
+        had: what was installed into the environment before.
     """
     there, installed = _by_name(machine.packages), machine.installed()
     if state(machine.packages) != before:
         return "files of Colab's packages have changed"
-    if twice := there.keys() & installed.keys():
-        return f"another version of what Colab has was installed: {', '.join(sorted(twice))}"
-    needed = closure("course-lib", there | installed)
-    if useless := installed.keys() - had - needed:
+    moved = {name for name, version in had.items() if installed.get(name) != version}
+    added = installed.keys() - had.keys()
+    if moved := moved | (there.keys() & added):
+        return f"not what Colab had any more: {', '.join(sorted(moved))}"
+    if useless := added - closure("course-lib", there | _by_name(machine.site)):
         return f"installed, but not needed: {', '.join(sorted(useless))}"
     return ""
 
@@ -134,17 +138,17 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 def closure(name: str, known: dict[str, Distribution]) -> set[str]:
     """Names of all that a package needs, itself among them; of what is known."""
-    found, waiting = set(), [name]
+    found, waiting = set(), [Requirement(name)]
     while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in found or name not in known:
-            continue
-        found.add(name)
-        for line in known[name].requires or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
-    return found
+        asked = waiting.pop()
+        name = canonicalize_name(asked.name)
+        for extra in ("", *asked.extras):
+            if (name, extra) in found or name not in known:
+                continue
+            found.add((name, extra))
+            needs = map(Requirement, known[name].requires or [])
+            waiting += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
 
 
 def _by_name(folder: Path) -> dict[str, Distribution]:
@@ -194,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
             here = Path(folder)
             machine, repository = Machine(here / "machine", options.python, colab), remote(here / "remote.git")
             machine.install(*WIDGETS[generation])
-            before, had = state(colab), set(machine.installed())
+            before, had = state(colab), machine.installed()
             for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
                 if path.name.startswith(numbers):
                     began = time.monotonic()
@@ -202,8 +206,8 @@ def main(argv: list[str] | None = None) -> int:
                     failed += bool(said)
                     seconds = f"{time.monotonic() - began:.0f} s"
                     print(f"ipywidgets {generation}, {path.stem}: {said or 'ok'}, {seconds}", flush=True)
-            added = (f"{found.name} {found.version}" for name, found in machine.installed().items() if name not in had)
-            print(f"ipywidgets {generation}: the set-up cell installed {', '.join(sorted(added))}.", flush=True)
+            added = sorted(f"{name} {version}" for name, version in machine.installed().items() if name not in had)
+            print(f"ipywidgets {generation}: the set-up cell installed {', '.join(added)}.", flush=True)
     return int(failed > 0)
 
 
