@@ -18,7 +18,7 @@ from drills import colab
 ROOT = Path(__file__).parents[1]
 # What Colab has today, and what pip installs: both must be in range, so that installing moves nothing there.
 COLAB = {"ipywidgets": "7.7.1"} | dict(re.findall(r"^([\w-]+)==(\S+)", colab.PACKAGES.read_text(), re.MULTILINE))
-TARGETS = ("help", "course", "lab", "site", "test", "lint", "bench", "drill", "checkpoints")
+TARGETS = ("help", "course", "lab", "site", "test", "lint", "bench", "drill", "fresh", "checkpoints")
 
 
 def requirements():
