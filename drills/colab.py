@@ -84,11 +84,12 @@ def remote(folder: Path, root: Path = ROOT) -> Path:
     return folder
 
 
-def run(machine: Machine, repository: Path, notebook: str, **environment: str) -> str:
-    """Execute a notebook of the repository in an empty folder; the error, or nothing.
+def run(machine: Machine, repository: Path, notebook: str, sizes: dict | None = None, **environment: str) -> str:
+    """Execute a notebook of the repository in an empty folder, in profile ci; the error, or nothing.
 
     Args:
         repository: as made by `remote`; it stands in for `course_lib.REPOSITORY`.
+        sizes: fields of the profile to replace.
         environment: further variables.
     """
     empty = Path(tempfile.mkdtemp(dir=machine.folder, prefix="empty-"))
@@ -101,7 +102,7 @@ def run(machine: Machine, repository: Path, notebook: str, **environment: str) -
             papermill.execute_notebook(
                 empty / notebook,
                 empty / f"executed-{notebook}",
-                parameters={"profile": "ci"},
+                parameters={"profile": "ci", "overrides": sizes or {}},
                 kernel_name="colab",
                 cwd=empty,
                 progress_bar=False,
