@@ -88,10 +88,19 @@ def test_the_repositorys_address_is_the_same_in_the_readme():
     assert f"git clone {course_lib.REPOSITORY} " in text("README.md")
 
 
+def commands(job):
+    return "\n".join(step.get("run", "") for step in job["steps"])
+
+
 def test_workflows_and_hooks_are_sound():
     workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
-    assert set(workflows) == {"ci", "site"}
-    steps = "\n".join(step.get("run", "") for step in workflows["site"]["jobs"]["build"]["steps"])
+    assert set(workflows) == {"ci", "fresh", "site"}
+    weekly = {name: commands(job) for name, job in workflows["fresh"]["jobs"].items()}
+    assert "make fresh" in weekly["machine"] and "python -m drills.colab" in weekly["colab"]
+    assert "pip_audit" in weekly["vulnerabilities"] and "npm audit" in weekly["vulnerabilities"]
+    (audited,) = re.findall(r"--editable '\.(\[.*?\])'", weekly["vulnerabilities"])
+    assert f"--editable '.{audited}'" in text("Makefile")
+    steps = commands(workflows["site"]["jobs"]["build"])
     for part in ("run --out build/course", "site --executed build/course", "slides --executed build/course"):
         assert f"python -m course_lib {part}" in steps
     jobs = workflows["ci"]["jobs"]
