@@ -1,5 +1,9 @@
 # The whole course in single words; `make` alone lists them. Each target first creates or updates .venv.
 PYTHON ?= python3
+# To try a part of it: make course PROFILE=ci ONLY="00 07", make test TESTS=tests/test_paths.py
+PROFILE := laptop
+ONLY :=
+TESTS :=
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -9,16 +13,16 @@ STRIP := .venv/bin/nbstripout --keep-id --extra-keys "metadata.papermill cell.me
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab slides seminar site test lint format bench drill checkpoints
+.PHONY: help course lab slides seminar site test lint format bench drill fresh checkpoints
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 course: $(STAMP) ## run every notebook on the embedded data; pages and a summary in build/course
-	$(PY) -m course_lib run --profile laptop --out build/course
+	$(PY) -m course_lib run --profile $(PROFILE) --out build/course $(if $(ONLY),--only $(ONLY))
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+	$(PY) -m jupyterlab --ip=127.0.0.1 notebooks/00_start_here.ipynb
 
 seminar: $(STAMP) ## students' and teacher's notebooks, lesson plans and marking sheet: build/seminar.zip
 	$(PY) -m course_lib seminar
@@ -30,7 +34,7 @@ site: $(STAMP) ## the site in build/site: runs the notebooks first, or EXECUTED=
 	$(PY) -m course_lib site $(if $(EXECUTED),--executed $(EXECUTED))
 
 test: $(STAMP) ## run all tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(TESTS)
 
 lint: $(STAMP) ## check style, and that the notebooks are committed without outputs
 	$(PY) -m ruff check .
@@ -48,6 +52,9 @@ bench: $(STAMP) ## measure ours against naive and against peers
 
 drill: $(STAMP) ## kill the commands at random moments, fill their disk, and count what they survive
 	$(PY) -m drills
+
+fresh: ## clone the last commit into an empty folder and do there what this file and README say; an hour
+	$(PYTHON) -m drills.fresh
 
 checkpoints: $(STAMP) ## train the embedded checkpoints again
 	$(PY) -m course_lib checkpoints

@@ -8,10 +8,10 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-#: The address of this course. A fork changes it here; the notebooks' set-up cells and badges follow (CONTRIBUTING.md).
+#: The address of this course. A fork changes it by `python -m course_lib stamp`, which changes its copies, too.
 REPOSITORY = "https://github.com/OWNER/REPO"
 #: Where its pages are published.
-SITE = "https://OWNER.github.io/REPO"
+SITE = "https://{3}.github.io/{4}".format(*REPOSITORY.split("/"))
 
 _MODULES = {
     *("classroom", "cost", "criteria", "datasets", "derivatives", "export"),

@@ -14,6 +14,7 @@ COMMANDS = {
     "reproduce": ("course_lib.classroom.reproduce", "main", "the paper's tables and figures from runs"),
     "seminar": ("course_lib.classroom.seminar", "main", "notebooks for students and for the teacher, in one zip"),
     "site": ("course_lib.classroom.site.build", "main", "build the site from executed notebooks"),
+    "stamp": ("course_lib.classroom.address", "main", "write a fork's address into badges, set-up cells and README"),
     "checkpoints": ("course_lib.classroom.checkpoints", "main", "train the embedded networks again"),
 }
 
