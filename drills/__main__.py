@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from course_lib import paths
+from course_lib.__main__ import stoppable
 from course_lib.classroom import results
 from drills import faults, repeat, scenes
 
@@ -74,4 +75,4 @@ def survived(name: str, rows: list[dict]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable(main))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 import course_lib
 from course_lib import paths
-from course_lib.classroom import results, session
+from course_lib.classroom import needs, results, session
 from course_lib.classroom.figures import animation
 from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
 from course_lib.classroom.figures.style import title
@@ -27,6 +28,7 @@ TOPICS = {
     "start": "Before any learning",
     "widgets": "From a key press to the picture, in JupyterLab",
 }
+RUN = r"\d+ minutes? to run"  # in the first cell of a notebook
 DRILLS = ("prune", "oracle", "run", "reproduce")
 WORDS = {"spearman_all": "Spearman, all", "spearman_mean_of_layers": "Spearman, mean of layers"}
 
@@ -46,6 +48,32 @@ def notebooks_section() -> str:
         question = first.splitlines()[0].removeprefix("# ")
         rows.append([f"[{path.stem}](notebooks/{path.name})", question, minutes, places])
     return _table(["notebook", "question", "minutes", "open"], rows)
+
+
+def profiles_section() -> str:
+    """What each profile takes, as Markdown, from `python -m course_lib run --profile NAME --save`."""
+    rows = []
+    for name in session.PROFILES:
+        if not _recorded(f"run_{name}"):
+            rows.append([f"`{name}`", "never recorded", "", "", ""])
+            continue
+        run = results.read(f"run_{name}")
+        slow, large = run.loc[run.seconds.idxmax()], run.loc[run.peak_mb.idxmax()]
+        longest = f"{needs.duration(slow.seconds)} ({slow.notebook[:2]})"
+        memory = f"{needs.gigabytes(1e6 * large.peak_mb)} ({large.notebook[:2]})"
+        rows.append([f"`{name}`", needs.duration(run.seconds.sum()), longest, memory, run.machine[0]])
+    return _table(["profile", "all notebooks", "longest", "most memory", "measured on"], rows)
+
+
+def with_minutes(notebook: str, text: str) -> str:
+    """The text of a notebook's file, its first cell saying the minutes that profile laptop took, if it was recorded."""
+    if not _recorded("run_laptop"):
+        return text
+    seconds = results.read("run_laptop").set_index("notebook").seconds.get(notebook)
+    if seconds is None:
+        return text
+    minutes = math.ceil(seconds / 60)
+    return re.sub(RUN, f"{minutes} minute{'s' * (minutes > 1)} to run", text, count=1)
 
 
 def results_section() -> str:
@@ -172,7 +200,12 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 #: file, from the root of the course -> the sections in it, each between its two marks.
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"notebooks": notebooks_section, "results": results_section, "reliability": reliability_section},
+    "README.md": {
+        "notebooks": notebooks_section,
+        "profiles": profiles_section,
+        "results": results_section,
+        "reliability": reliability_section,
+    },
     "docs/performance.md": {"performance": performance_section},
 }
 
@@ -201,9 +234,11 @@ def pictures(folder: Path) -> None:
 
 
 def main() -> None:
-    """Rewrite the sections of all pages, and the pictures."""
+    """Rewrite the notebooks' minutes, the sections of all pages, and the pictures."""
     root = Path(paths.data_dir()).parent
     pictures(root / "data" / "results")
+    for path in sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+        path.write_text(with_minutes(path.stem, path.read_text(encoding="utf-8")), encoding="utf-8")
     for name, sections in SECTIONS.items():
         page = root / name
         page.write_text(insert(page.read_text(encoding="utf-8"), sections), encoding="utf-8")
