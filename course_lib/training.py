@@ -134,7 +134,9 @@ def head_inputs(model: nn.Module, dataset: Dataset) -> TensorDataset:
     return TensorDataset(torch.cat([x for x, _ in seen]), torch.cat([labels for _, labels in seen]))
 
 
-def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = EVALUATED_AT_ONCE, workers: int = 0) -> Evaluation:
+def evaluate(
+    model: nn.Module, dataset: Dataset, *, batch_size: int = EVALUATED_AT_ONCE, workers: int = 0
+) -> Evaluation:
     """Accuracy and mean cross-entropy of the model on a data set, without dropout or augmentation."""
     if len(dataset) == 0:
         raise ValueError("The data set to evaluate on is empty.")

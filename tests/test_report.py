@@ -1,5 +1,6 @@
 """The README's results are those of the recorded runs."""
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -28,6 +29,22 @@ def test_every_notebook_is_in_the_table_with_its_minutes():
     assert len(table) == len(list(paths.notebooks_dir().glob("[0-9]*.ipynb")))
     for row, path in zip(table, sorted(paths.notebooks_dir().glob("[0-9]*.ipynb")), strict=True):
         assert f"(notebooks/{path.name})" in row and f"blob/main/notebooks/{path.name}" in row
+
+
+def test_notebooks_say_the_minutes_that_were_recorded(monkeypatch):
+    for path in sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+        said = path.read_text(encoding="utf-8")
+        assert report.with_minutes(path.stem, said) == said, "run: python -m course_lib.classroom.report"
+    run = pd.DataFrame({"notebook": ["05_baselines", "06_oracle"], "seconds": [61.0, 20.0], "peak_mb": [900, 1500]})
+    monkeypatch.setattr(report, "_recorded", lambda name: name == "run_laptop")
+    monkeypatch.setattr(results, "read", lambda name: run.assign(machine="Linux 2 cores"))
+    first = "50 minutes to read and try, 9 minutes to run (`laptop`)."
+    assert "to read and try, 2 minutes to run" in report.with_minutes("05_baselines", first)
+    assert "to read and try, 1 minute to run" in report.with_minutes("06_oracle", first)
+    assert report.with_minutes("07_taylor", first) == first
+    _, _, ci, laptop, paper = report.profiles_section().splitlines()
+    assert laptop == "| `laptop` | 81 seconds | 61 seconds (05) | 1.5 GB (06) | Linux 2 cores |"
+    assert "never recorded" in ci and "never recorded" in paper
 
 
 def test_the_moving_picture_shows_every_step(tmp_path):

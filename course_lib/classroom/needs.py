@@ -87,9 +87,7 @@ def of_oracle(
     return Needs(_weights(model) + memory + BESIDES, examples * sum(maps * macs for maps, macs in asked))
 
 
-def of_estimate(
-    model: nn.Module, images: torch.Tensor, examples: int, budget: float, layers: Choice = None
-) -> Needs:
+def of_estimate(model: nn.Module, images: torch.Tensor, examples: int, budget: float, layers: Choice = None) -> Needs:
     """Of `oracle.estimate`: backward passes that guess, then a share of the exact oracle. Arguments as `of_oracle`."""
     whole = of_oracle(model, images, examples, layers)
     pairs = examples * sum(len(maps) for _, maps in choose(Chain(model), layers))

@@ -107,7 +107,8 @@ def reliability_section() -> str:
     """What `make drill` survived, as Markdown, read from `data/results`: what was recorded of it."""
     kills = [results.read(f"drill_{name}") for name in DRILLS if _recorded(f"drill_{name}")]
     parts = [_survived(pd.concat(kills))] if kills else []
-    return "\n\n".join([*parts, *([_repeated(results.read("drill_repeat"))] if _recorded("drill_repeat") else [])])
+    others = {"drill_repeat": _repeated, "drill_load": _together}
+    return "\n\n".join([*parts, *(made(results.read(name)) for name, made in others.items() if _recorded(name))])
 
 
 def _survived(kills: pd.DataFrame) -> str:
@@ -128,6 +129,27 @@ def _repeated(table: pd.DataFrame) -> str:
         "**Same seed, same machine.** Tables made by another process, and numbers computed with data workers or "
         "another number of threads; the largest difference is a share of the largest number.\n\n"
     ) + _table(["work", "against", "compared", "differ", "largest difference"], rows)
+
+
+def _together(table: pd.DataFrame) -> str:
+    rows = [
+        [
+            f"{row.notebook[:2]} (`{row.profile}`)",
+            f"{row.kernels}",
+            f"{row.survived}",
+            f"{row.answered} of {row.moves}",
+            f"{row.threads}",
+            f"{row.resident_mb:,} MB",
+            f"{row.own_mb:,} MB",
+        ]
+        for row in table.itertuples()
+    ]
+    head = ["notebook", "kernels", "survived", "moved sliders answered", "threads", "resident memory", "its own"]
+    return (
+        f"**Many students, one machine** ({table.machine[0]}). So many kernels at once run a notebook and move every "
+        "slider; threads and memory are the most that one of them took, its own being what it shares with no other "
+        "process.\n\n"
+    ) + _table(head, rows)
 
 
 def _recorded(name: str) -> bool:
