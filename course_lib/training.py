@@ -18,7 +18,7 @@ from course_lib import loss
 from course_lib.feature_maps import Chain, device_of, evaluating, place, trace
 from course_lib.progress import track
 
-EVALUATED_AT_ONCE = 256  # images
+AT_ONCE = 256  # images, to evaluate
 SEEN_AT_ONCE = 64  # images, while the inputs of the output layer are gathered
 
 
@@ -134,9 +134,7 @@ def head_inputs(model: nn.Module, dataset: Dataset) -> TensorDataset:
     return TensorDataset(torch.cat([x for x, _ in seen]), torch.cat([labels for _, labels in seen]))
 
 
-def evaluate(
-    model: nn.Module, dataset: Dataset, *, batch_size: int = EVALUATED_AT_ONCE, workers: int = 0
-) -> Evaluation:
+def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = AT_ONCE, workers: int = 0) -> Evaluation:
     """Accuracy and mean cross-entropy of the model on a data set, without dropout or augmentation."""
     if len(dataset) == 0:
         raise ValueError("The data set to evaluate on is empty.")

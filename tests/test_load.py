@@ -5,10 +5,8 @@ from test_runner import notebook
 
 from drills import load
 
-START = "import course_lib, torch\ncourse_lib.start(profile, seed)\ntorch.nn.Conv2d(8, 8, 3)(torch.rand(8, 8, 64, 64)).sum()"
-DRAW = (
-    "from matplotlib import pyplot as plt\n\ndef draw(k):\n    figure, axes = plt.subplots()\n    {}\n    return figure"
-)
+START = "import course_lib, torch\ncourse_lib.start(profile, seed)\n(torch.rand(999, 999) @ torch.rand(999, 999)).sum()"
+DRAW = "import matplotlib.pyplot as plt\ndef draw(k):\n    figure, axes = plt.subplots()\n    {}\n    return figure"
 MOVE = "course_lib.explore(draw, k=(0, 3, 1))"
 
 

@@ -76,3 +76,13 @@ def test_what_was_drilled_survived_and_repeats_within_the_stated_tolerance():
     assert (repeated[repeated.against != "two threads"].differ == 0).all()
     assert (repeated["largest difference"].dropna() < 1e-5).all()
     assert "within 1e-5" in text("README.md")
+
+
+def test_the_kernels_that_were_recorded_together_are_on_the_page():
+    row = {"notebook": "03_vc", "profile": "ci", "kernels": 10, "survived": 9, "moves": 50, "answered": 49}
+    row |= {"threads": 18, "resident_mb": 1900, "own_mb": 700, "machine": "Linux 2 cores"}
+    said = report._together(pd.DataFrame([row]))
+    assert "| 03 (`ci`) | 10 | 9 | 49 of 50 | 18 | 1,900 MB | 700 MB |" in said and "(Linux 2 cores)" in said
+    if report._recorded("drill_load"):
+        table = results.read("drill_load")
+        assert (table.survived == table.kernels).all() and (table.kernels >= 10).all()

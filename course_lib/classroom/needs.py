@@ -58,7 +58,7 @@ def of_pruning(
     images = settings.images + settings.updates * settings.batch_size
     macs = steps * cost.macs(model, image_shape) * (3 * images + 2 * test)
     states = 4 * _weights(model)  # weights, gradients, momentum, the next network
-    evaluation = widest * min(training.EVALUATED_AT_ONCE, test)
+    evaluation = widest * min(training.AT_ONCE, test)
     return Needs(states + max(2 * each * settings.batch_size, evaluation) + BESIDES, macs)
 
 
