@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 #: command -> the module and function that carry it out, and what it does.
@@ -36,9 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
     module, function, _ = COMMANDS[name]
+    return stoppable(lambda: getattr(import_module(module), function)(rest) or 0)
+
+
+def stoppable(command: Callable[[], int]) -> int:
+    """A command's exit code; where Ctrl-C or SIGTERM stop it, it cleans up and says so in one line: 130 or 143."""
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return getattr(import_module(module), function)(rest) or 0
+        return command()
     except KeyboardInterrupt as stopped:
         word, code = ("Terminated", 143) if isinstance(stopped, Terminated) else ("Interrupted", 130)
         print(f"\n{word}. What was finished before is kept.", file=sys.stderr)

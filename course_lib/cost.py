@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.feature_maps import Chain, copy_with, device_of, evaluating, trace
+from course_lib.feature_maps import Chain, Step, copy_with, device_of, evaluating, trace
 
 
 class Latency(NamedTuple):
@@ -43,7 +43,7 @@ def macs(model: nn.Module, image_shape: tuple[int, ...]) -> int:
 
 def macs_per_layer(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
     """MACs of every convolutional and linear layer for one image of shape (C, H, W), by torch's own counter."""
-    steps = ((step, x) for step, x, _ in _shapes(model, image_shape) if step.kind in ("conv", "linear"))
+    steps = ((step, x) for step, x, _ in shapes(model, image_shape) if step.kind in ("conv", "linear"))
     return {step.name: macs_of(step, x) for step, x in steps}
 
 
@@ -72,7 +72,7 @@ def mflops_per_map(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, 
     layers = Chain(model).layers
     return {
         step.name: mflops_of_a_map(output[0, 0].numel(), step.module.weight[0].numel())
-        for step, _, output in _shapes(model, image_shape)
+        for step, _, output in shapes(model, image_shape)
         if step.name in layers
     }
 
@@ -110,8 +110,11 @@ def latency(
     return Latency(measured.median * 1e3, measured.iqr * 1e3, batch_size, threads)
 
 
-def _shapes(model: nn.Module, image_shape: tuple[int, ...]):
-    """Yield (step, input, output) of a forward pass without numbers: tensors on the meta device have only shapes."""
+def shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Iterator[tuple[Step, Tensor, Tensor]]:
+    """Yield (step, input, output) of a forward pass without numbers: tensors on the meta device have only shapes.
+
+    ValueError, with the layer, where images of this shape (C, H, W) do not fit.
+    """
     named = [*model.named_parameters(), *model.named_buffers()]
     ghost = copy_with(model, {name: torch.empty_like(tensor, device="meta") for name, tensor in named})
     dtype = next(model.parameters()).dtype

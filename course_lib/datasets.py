@@ -42,6 +42,7 @@ from course_lib.progress import track
 
 __all__ = ["DataError", "Images", "Photographs", "Splits", "batches", "load", "names", "picture", "subset"]
 
+BATCH_SIZE = 32  # images
 COUNTS = {"image_size": 1, "train": 1, "val": 1, "test": 1, "species": 2, "world": 2}  # options, and their least value
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 
@@ -132,7 +133,7 @@ def names() -> list[str]:
 
 
 def batches(
-    dataset: Dataset, n: int | None = None, *, batch_size: int = 32, seed: int = 0, workers: int = 0
+    dataset: Dataset, n: int | None = None, *, batch_size: int = BATCH_SIZE, seed: int = 0, workers: int = 0
 ) -> DataLoader:
     """(images (N, C, H, W), labels (N,)) in a fixed order, as often as you iterate.
 

@@ -18,6 +18,9 @@ from course_lib import loss
 from course_lib.feature_maps import Chain, device_of, evaluating, place, trace
 from course_lib.progress import track
 
+AT_ONCE = 256  # images, to evaluate
+SEEN_AT_ONCE = 64  # images, while the inputs of the output layer are gathered
+
 
 class Evaluation(NamedTuple):
     """Share of correct answers (0 to 1) and mean cross-entropy in nats."""
@@ -123,7 +126,7 @@ def head_inputs(model: nn.Module, dataset: Dataset) -> TensorDataset:
     last = max(at for at, step in enumerate(steps) if step.kind == "linear")
     seen = []
     with evaluating(model), torch.inference_mode():
-        for images, labels in track(DataLoader(dataset, 64), "reading features"):
+        for images, labels in track(DataLoader(dataset, SEEN_AT_ONCE), "reading features"):
             x = place(images, device)
             for step in steps[:last]:
                 x = step(x)
@@ -131,7 +134,7 @@ def head_inputs(model: nn.Module, dataset: Dataset) -> TensorDataset:
     return TensorDataset(torch.cat([x for x, _ in seen]), torch.cat([labels for _, labels in seen]))
 
 
-def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = 256, workers: int = 0) -> Evaluation:
+def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = AT_ONCE, workers: int = 0) -> Evaluation:
     """Accuracy and mean cross-entropy of the model on a data set, without dropout or augmentation."""
     if len(dataset) == 0:
         raise ValueError("The data set to evaluate on is empty.")

@@ -1,4 +1,4 @@
-"""Kill the commands at random moments, fill their disk, repeat them, and count: `python -m drills`."""
+"""Kill the commands, fill their disk, repeat them, run many kernels at once, and count: `python -m drills`."""
 
 from __future__ import annotations
 
@@ -10,47 +10,52 @@ from pathlib import Path
 import pandas as pd
 
 from course_lib import paths
+from course_lib.__main__ import stoppable
 from course_lib.classroom import results
-from drills import faults, repeat, scenes
+from drills import faults, load, repeat, scenes
 
 NAMES = ("prune", "oracle", "run", "reproduce")
-REPEAT = "repeat"
+MEASURED = ("repeat", "load")  # without faults
 
 
 def main() -> int:
     """Run the drills and print one table. Exit code 1 if anything was not survived."""
     parser = argparse.ArgumentParser("python -m drills", description=__doc__)
-    parser.add_argument("commands", nargs="*", choices=[[], *NAMES, REPEAT], help="which; all if none is named")
+    parser.add_argument("commands", nargs="*", choices=[[], *NAMES, *MEASURED], help="which; all if none is named")
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each command (%(default)s)")
     parser.add_argument("--full-disks", type=int, default=5, metavar="N", help="of each command (%(default)s)")
+    parser.add_argument("--kernels", type=int, default=load.KERNELS, metavar="N", help="of load (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", action="store_true", help="record in data/results/drill_<command>.csv")
     options = parser.parse_args()
-    tables = []
-    for name in options.commands or [*NAMES, REPEAT]:
-        if name == REPEAT:
-            table = pd.DataFrame(repeat.measure())
-            print(f"\n{table.to_string(index=False)}", flush=True)
-            if options.save:
-                path = paths.data_dir() / "results" / "drill_repeat.csv"
-                results.record(table, path, command="python -m drills repeat", seed=0)
-            continue
-        found = drill(name, options.kills, options.full_disks, options.seed)
-        tables.append(survived(name, found))
-        print(f"\n{tables[-1].to_string(index=False)}", flush=True)
-        for row in found:
-            if row["wrong"]:
-                print(f"{name}, {row['fault']}: {row['wrong']}", file=sys.stderr)
-        if options.save:
+    tables, well = [], True
+    for name in options.commands or [*NAMES, *MEASURED]:
+        if name in NAMES:
+            found = drill(name, options.kills, options.full_disks, options.seed)
+            tables.append(survived(name, found))
             command = f"python -m drills {name} --kills {options.kills} --full-disks {options.full_disks}"
-            path = paths.data_dir() / "results" / f"drill_{name}.csv"
-            results.record(tables[-1], path, command=command, seed=options.seed)
-    if not tables:
-        return 0
-    table = pd.concat(tables)
-    injected, well = table["injected"].sum(), table["survived"].sum()
-    print(f"\n{injected} faults injected, {well} survived.")
-    return int(well < injected)
+            _show(tables[-1], name, command, options)
+            for row in found:
+                if row["wrong"]:
+                    print(f"{name}, {row['fault']}: {row['wrong']}", file=sys.stderr)
+        elif name == "repeat":
+            _show(pd.DataFrame(repeat.measure()), name, "python -m drills repeat", options)
+        else:
+            table = pd.DataFrame(load.measure(options.kernels))
+            _show(table, name, f"python -m drills load --kernels {options.kernels}", options)
+            well &= bool((table["survived"] == table["kernels"]).all())
+    if tables:
+        table = pd.concat(tables)
+        print(f"\n{table['injected'].sum()} faults injected, {table['survived'].sum()} survived.")
+        well &= bool((table["survived"] == table["injected"]).all())
+    return int(not well)
+
+
+def _show(table: pd.DataFrame, name: str, command: str, options: argparse.Namespace) -> None:
+    print(f"\n{table.to_string(index=False)}", flush=True)
+    if options.save:
+        path = paths.data_dir() / "results" / f"drill_{name}.csv"
+        results.record(table, path, command=command, seed=options.seed)
 
 
 def drill(name: str, kills: int, full_disks: int, seed: int = 0) -> list[dict]:
@@ -74,4 +79,4 @@ def survived(name: str, rows: list[dict]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable(main))

@@ -67,13 +67,18 @@ def start(scene: Scene, folder: Path, said: Path) -> int:
 def ended(child: int, within: float | None = None) -> int | None:
     """The exit code of a process (negative: the signal that ended it), or None if it still runs after `within` s."""
     until = time.monotonic() + (1e9 if within is None else within)
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            return None
-        time.sleep(0.002)
+    try:
+        while True:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.002)
+    except KeyboardInterrupt:  # or SIGTERM: nobody else would end the command
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
 
 
 def kills(scene: Scene, folder: Path, count: int, seed: int = 0) -> list[dict]:
@@ -138,15 +143,16 @@ def small_disk(size: int) -> Iterator[tuple[Path, object]]:
         raise PermissionError("a small file system can be mounted by root on Linux only")
     with tempfile.TemporaryDirectory() as folder:
         mount = ["mount", "-t", "tmpfs", "-o"]
+        larger = [*mount, "remount,size=200m", "tmpfs", folder]
         try:
-            subprocess.run([*mount, f"size={size}", "tmpfs", folder], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise PermissionError("no file system may be mounted here") from error
-        try:
-            larger = [*mount, "remount,size=200m", "tmpfs", folder]
+            try:
+                subprocess.run([*mount, f"size={size}", "tmpfs", folder], check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise PermissionError("no file system may be mounted here") from error
             yield Path(folder), lambda: subprocess.run(larger, check=True, capture_output=True)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
+        finally:  # also where SIGTERM came while it was being mounted
+            if os.path.ismount(folder):
+                subprocess.run(["umount", "--lazy", folder], check=True, capture_output=True)
 
 
 def _finish(scene: Scene, folder: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from course_lib import models
 from course_lib.classroom import results
 
-TIMES = ["seconds", "median_ms", *results.ORIGIN]  # columns that differ from run to run
+VARYING = ["seconds", "peak_mb", "median_ms", *results.ORIGIN]  # columns that differ from run to run
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _files(folder: Path) -> dict[str, object]:
 def _content(path: Path) -> object:
     if path.suffix == ".csv":
         table = pd.read_csv(path)
-        return table.drop(columns=[name for name in TIMES if name in table]).to_csv()
+        return table.drop(columns=[name for name in VARYING if name in table]).to_csv()
     return path.read_bytes()
 
 

@@ -52,6 +52,22 @@ def test_every_notebook_is_in_the_table_with_its_minutes():
         assert f"(notebooks/{path.name})" in row and f"blob/main/notebooks/{path.name}" in row
 
 
+def test_notebooks_say_the_minutes_that_were_recorded(monkeypatch):
+    for path in sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+        said = path.read_text(encoding="utf-8")
+        assert report.with_minutes(path.stem, said) == said, "run: python -m course_lib.classroom.report"
+    run = pd.DataFrame({"notebook": ["05_baselines", "06_oracle"], "seconds": [61.0, 20.0], "peak_mb": [900, 1500]})
+    monkeypatch.setattr(report, "_recorded", lambda name: name == "run_laptop")
+    monkeypatch.setattr(results, "read", lambda name: run.assign(machine="Linux 2 cores"))
+    first = "50 minutes to read and try, 9 minutes to run (`laptop`)."
+    assert "to read and try, 2 minutes to run" in report.with_minutes("05_baselines", first)
+    assert "to read and try, 1 minute to run" in report.with_minutes("06_oracle", first)
+    assert report.with_minutes("07_taylor", first) == first
+    _, _, ci, laptop, paper = report.profiles_section().splitlines()
+    assert laptop == "| `laptop` | 81 seconds | 61 seconds (05) | 1.5 GB (06) | Linux 2 cores |"
+    assert "never recorded" in ci and "never recorded" in paper
+
+
 def test_the_moving_picture_shows_every_step(tmp_path):
     report.pictures(tmp_path)
     steps = results.read("petals_shrinking").query("curve == 'taylor'")
@@ -81,3 +97,13 @@ def test_what_was_drilled_survived_and_repeats_within_the_stated_tolerance():
     assert (repeated[repeated.against != "two threads"].differ == 0).all()
     assert (repeated["largest difference"].dropna() < 1e-5).all()
     assert "within 1e-5" in text("README.md")
+
+
+def test_the_kernels_that_were_recorded_together_are_on_the_page():
+    row = {"notebook": "03_vc", "profile": "ci", "kernels": 10, "survived": 9, "moves": 50, "answered": 49}
+    row |= {"threads": 18, "resident_mb": 1900, "own_mb": 700, "machine": "Linux 2 cores"}
+    said = report._together(pd.DataFrame([row]))
+    assert "| 03 (`ci`) | 10 | 9 | 49 of 50 | 18 | 1,900 MB | 700 MB |" in said and "(Linux 2 cores)" in said
+    if report._recorded("drill_load"):
+        table = results.read("drill_load")
+        assert (table.survived == table.kernels).all() and (table.kernels >= 10).all()

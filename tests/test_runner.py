@@ -66,6 +66,25 @@ def test_a_run_with_failures_reports_each_and_finishes_the_others(folder, tmp_pa
     assert not nbformat.read(folder / "04_works.ipynb", as_version=4).cells[1].outputs
 
 
+def test_peak_memory_is_measured_and_a_whole_profile_is_recorded(folder, tmp_path, capsys, monkeypatch):
+    notebook(folder, "01_small", "1")
+    notebook(folder, "02_large", "import time\nheld = bytearray(300_000_000)\ntime.sleep(1)")
+    monkeypatch.setattr(runner.paths, "data_dir", lambda: tmp_path / "data")
+    typed = ["run", "--profile", "ci", "--out", str(tmp_path / "build")]
+    with pytest.raises(SystemExit):
+        main([*typed, "--save", "--only", "01"])
+    assert "leave out --only" in capsys.readouterr().err
+    assert main([*typed, "--save"]) == 0
+    run = pd.read_csv(tmp_path / "data" / "results" / "run_ci.csv")
+    small, large = run.peak_mb
+    assert 10 < small < 200 and 290 < large - small < 400
+    assert (run.command == "python -m course_lib run --profile ci --seed 0 --save").all()
+    assert f"{large:,} MB" in capsys.readouterr().out
+    notebook(folder, "03_raises", "1 / 0")
+    assert main([*typed, "--save"]) == 1
+    assert len(pd.read_csv(tmp_path / "data" / "results" / "run_ci.csv")) == 2  # a failure is not recorded
+
+
 def test_sizes_of_your_own_reach_the_notebook_and_may_take_their_time(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(runner.CELL_TIMEOUT, "ci", 1)
     notebook(folder, "01_slow", "import time\ntime.sleep(3)\nprint(overrides)")

@@ -36,6 +36,41 @@ def test_commands_killed_at_random_moments_and_on_a_full_disk_come_to_the_same_r
     assert f"{injected} faults injected, {injected} survived." in done.stdout
 
 
+def _mounts() -> set[str]:
+    return {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.startswith("tmpfs /")}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts, on Linux")
+def test_a_drill_that_is_terminated_leaves_no_disk_mounted(tmp_path):
+    hold = [sys.executable, "-c", HOLD_A_DISK]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    held = subprocess.Popen(hold, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    if "mounted" not in held.stdout.readline():
+        pytest.skip("no file system may be mounted here")
+    assert any(mount.startswith(str(tmp_path)) for mount in _mounts())
+    held.terminate()
+    assert "Terminated" in held.communicate(timeout=60)[1] and held.returncode == 143
+    assert not any(mount.startswith(str(tmp_path)) for mount in _mounts()) and not list(tmp_path.iterdir())
+
+
+HOLD_A_DISK = """
+import os, sys, time
+from course_lib.__main__ import stoppable
+from drills import faults
+
+def hold():
+    with faults.small_disk(1 << 20) as (disk, _):
+        child = os.fork()  # a command that is being drilled
+        if not child:
+            time.sleep(600)
+            os._exit(0)
+        print("mounted", flush=True)
+        faults.ended(child)
+
+sys.exit(stoppable(hold))
+"""
+
+
 def test_one_folder_is_for_one_run_and_the_lock_dies_with_its_process(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, env=environment)

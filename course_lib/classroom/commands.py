@@ -51,14 +51,16 @@ def prune(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/prune"), help="folder of what is made (%(default)s)")
     options = parser.parse_args(argv)
     splits = _data(options)
-    model = _fine_tuned(options, splits) if options.epochs else _fitting(_network(options, splits), splits, options)
+    model, needed = _to_prune(options, splits)
     if options.epochs_per_step is not None:
         options.updates = math.ceil(options.epochs_per_step * len(splits.train) / pruning.Settings.batch_size)
     settings = pruning.Settings(
         options.criterion, options.maps_per_step, options.updates, images=options.examples, lr=options.lr
     )
-    needed = needs.of_pruning(model, splits.train[0][0].shape, options.until_maps, len(splits.test), settings)
-    _say(needed, model, splits, "Larger --maps-per-step or fewer --updates; a killed run goes on where it was.")
+    loop = needs.of_pruning(model, splits.train[0][0].shape, options.until_maps, len(splits.test), settings)
+    _say(needed.then(loop), model, splits, "Larger --maps-per-step or fewer --updates; a killed run goes on.")
+    if options.epochs:
+        model = _fine_tuned(model, options, splits)
     steps = []
     for step in pruning.prune(
         model,
@@ -98,9 +100,12 @@ def measure_oracle(argv: list[str] | None = None) -> None:
     splits = _data(options)
     model = _fitting(_network(options, splits), splits, options)
     batches = datasets.batches(splits.train, options.examples, seed=options.seed)
-    needed = needs.of_oracle(model, splits.train[0][0][None], options.examples, options.layers, options.method)
-    share = 1 if options.budget is None else options.budget
-    _say(needs.Needs(needed.memory, round(share * needed.macs)), model, splits, "--budget 0.1 needs a tenth.")
+    asked = model, splits.train[0][0][None], options.examples
+    if options.budget is None:
+        needed = needs.of_oracle(*asked, options.layers, options.method)
+    else:
+        needed = needs.of_estimate(*asked, options.budget, options.layers)
+    _say(needed, model, splits, "--budget 0.1 needs a tenth.")
     found = (_measured if options.budget is None else _estimated)(model, batches, options)
     rows = [
         {"layer": name, "map": at} | {heading: float(column[at]) for heading, column in columns.items()}
@@ -167,13 +172,27 @@ def _fitting(model: nn.Module, splits: Splits, options: argparse.Namespace) -> n
     return model
 
 
-def _fine_tuned(options: argparse.Namespace, splits: Splits) -> nn.Module:
-    """The network with a new output layer, fine-tuned to the images; made once, then read from the output folder."""
-    kept = options.out / "network.safetensors"
+def _to_prune(options: argparse.Namespace, splits: Splits) -> tuple[nn.Module, needs.Needs]:
+    """The network to prune, and what `_fine_tuned` will need: with --epochs it has a new output layer to be tuned."""
+    if not options.epochs:
+        return _fitting(_network(options, splits), splits, options), needs.Needs(0, 0)
+    kept = _kept(options)
+    if kept.exists():
+        return models.load(kept).to(options.device), needs.Needs(0, 0)
+    model = models.fresh_head(_network(options, splits), len(splits.classes), options.seed)
+    return model, needs.of_tuning(model, splits.train[0][0].shape, len(splits.train), options.epochs)
+
+
+def _kept(options: argparse.Namespace) -> Path:
+    return options.out / "network.safetensors"
+
+
+def _fine_tuned(model: nn.Module, options: argparse.Namespace, splits: Splits) -> nn.Module:
+    """The network of `_to_prune` fine-tuned to the images; made once, then read from the output folder."""
+    kept = _kept(options)
     made_of = {"data": splits.name, "classes": splits.classes, "images": len(splits.train), "seed": options.seed}
     made_of |= {"from": Path(options.trunk or options.model).name, "epochs": options.epochs, "lr": options.lr}
     if not kept.exists():
-        model = models.fresh_head(_network(options, splits), len(splits.classes), options.seed)
         training.fit_head(model, splits.train, seed=options.seed)
         how = {"epochs": options.epochs, "lr": options.lr, "augment": True, "seed": options.seed}
         training.fit(model, splits.train, label="fine-tuning to the images", **how)

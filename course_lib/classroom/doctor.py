@@ -17,15 +17,7 @@ from typing import NamedTuple
 
 from course_lib import paths
 
-#: What the profiles ci and laptop need.
-MEMORY_GB, DISK_GB = 2, 1
-#: What each profile needs: GB of memory, GB of disk, and the time of all notebooks. The paper's memory is that of
-#: VGG-16 at 224 pixels by `needs.of_pruning`, its disk that of Flowers-102, VGG-16 and the steps of a pruning run.
-NEEDS = {
-    "ci": (MEMORY_GB, DISK_GB, "about 6 minutes on two cores"),
-    "laptop": (MEMORY_GB, DISK_GB, "about 25 minutes on two cores"),
-    "paper": (12, 20, "hours on a GPU"),
-}
+DISK_GB = 1  # for the downloads' folder and the working folder, each
 
 
 class Result(NamedTuple):
@@ -96,23 +88,33 @@ def _torch_works() -> Iterator[Result]:
 
 
 def _hardware() -> Iterator[Result]:
-    yield Result(True, f"{os.cpu_count()} cores")
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-        yield Result(memory >= MEMORY_GB, f"{memory:.0f} GB of memory (at least {MEMORY_GB} are needed)")
+    import psutil
+
+    yield Result(True, f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB of memory")
 
 
 def _profiles() -> Iterator[Result]:
     import psutil
 
-    memory, disk = psutil.virtual_memory().total / 1e9, shutil.disk_usage(Path.cwd()).free / 1e9
-    for name, (wants, room, minutes) in NEEDS.items():
-        lacks = [f"{what} ({has:.1f} GB)" for what, has, needed in (("memory", memory, wants), ("disk", disk, room))
-                 if has < needed]  # fmt: skip
-        verdict = f"too little {' and '.join(lacks)} here" if lacks else "this machine has that"
+    from course_lib.classroom import needs, results, session
+
+    there = psutil.virtual_memory().total
+    for name in session.PROFILES:
+        try:
+            run = results.read(f"run_{name}")
+        except FileNotFoundError:
+            yield Result(
+                True,
+                f"profile {name}: never recorded, so its time and memory are not known. The commands prune and oracle "
+                "say what they need before they start",
+            )
+            continue
+        most = 1e6 * run.peak_mb.max()
+        verdict = "this machine has that" if there >= most else f"too little memory here ({needs.gigabytes(there)})"
         yield Result(
-            name == "paper" or not lacks,  # nobody needs that one to take the course
-            f"profile {name}: {wants} GB of memory, {room} GB of disk, {minutes}; {verdict}",
+            there >= most,
+            f"profile {name}: {len(run)} notebooks took {needs.duration(run.seconds.sum())} and at most "
+            f"{needs.gigabytes(most)} of memory where they were recorded ({run.machine[0]}); {verdict}",
         )
 
 

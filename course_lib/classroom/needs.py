@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib import cost
+from course_lib import cost, datasets, oracle, training
 from course_lib.feature_maps import Chain, device_of, evaluating, place
-from course_lib.oracle import METHODS
-from course_lib.oracle.asked import choose
+from course_lib.oracle.asked import Choice, choose
+from course_lib.oracle.exact import MEMORY_LIMIT
+from course_lib.oracle.sampled import CLASSES
 from course_lib.pruning import Settings
 
-EVALUATED = 256  # images in a batch of training.evaluate
-KEPT = 256 << 20  # bytes that oracle.effects takes besides the network
+#: Bytes that are no tensors of ours: working space of convolutions, and what the allocator keeps. `tests/test_needs.py`
+#: measures the peak of real runs and holds the estimates between one and three times of it.
+BESIDES = 32 << 20
 LONG = 3600  # seconds after which a shorter way is worth offering
 
 
@@ -31,6 +33,10 @@ class Needs:
 
     memory: int
     macs: int
+
+    def then(self, next_work: Needs) -> Needs:
+        """Of both, one after the other."""
+        return Needs(max(self.memory, next_work.memory), self.macs + next_work.macs)
 
 
 class TooLarge(ValueError):
@@ -49,28 +55,65 @@ def of_pruning(
     each, widest = activations(model, image_shape)
     now = cost.feature_maps(model)
     steps = -(-(now - round(maps_left * now if maps_left <= 1 else maps_left)) // settings.maps_per_step)
-    # A backward pass takes twice the MACs of a forward pass, and as much memory again as what was kept for it.
     images = settings.images + settings.updates * settings.batch_size
     macs = steps * cost.macs(model, image_shape) * (3 * images + 2 * test)
-    weights = sum(parameter.nbytes for parameter in model.parameters())  # and gradients, momentum, the next network
-    return Needs(4 * weights + max(2 * each * settings.batch_size, widest * min(EVALUATED, test)), macs)
+    states = 4 * _weights(model)  # weights, gradients, momentum, the next network
+    evaluation = widest * min(training.AT_ONCE, test)
+    return Needs(states + max(2 * each * settings.batch_size, evaluation) + BESIDES, macs)
 
 
-def of_oracle(model: nn.Module, images: torch.Tensor, examples: int, layers=None, method: str = "exact") -> Needs:
+def of_tuning(model: nn.Module, image_shape: tuple[int, ...], images: int, epochs: float) -> Needs:
+    """Of `training.fit_head` and `training.fit` with augmentation, on so many images."""
+    each, widest = activations(model, image_shape)
+    macs = round(cost.macs(model, image_shape) * images * (1 + 3 * epochs))
+    states = 4 * _weights(model)  # weights, gradients and AdamW's two moments
+    features = 2 * images * training.head(model).in_features * 4  # gathered in parts, then joined
+    head = widest * training.SEEN_AT_ONCE + features
+    return Needs(states + max(2 * each * datasets.BATCH_SIZE, head) + BESIDES, macs)
+
+
+def of_oracle(
+    model: nn.Module, images: torch.Tensor, examples: int, layers: Choice = None, method: str = "exact"
+) -> Needs:
     """Of `oracle.effects` for so many examples; `images` (1, C, H, W): one of them."""
-    chain = Chain(model)
+    chain, batch = Chain(model), min(examples, datasets.BATCH_SIZE)
     with evaluating(model), torch.inference_mode():
-        network = METHODS[method].Network(chain, place(images, device_of(model)))
-        macs = sum(len(maps) * network.macs_per_map(layer) for layer, maps in choose(chain, layers))
-    each, widest = activations(model, images.shape[1:])
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    memory = max(KEPT, 4 * each) if method == "exact" else widest * 32
-    return Needs(weights + memory, macs * examples)
+        network = oracle.METHODS[method].Network(chain, place(images, device_of(model)))
+        asked = [(len(maps), network.macs_per_map(layer)) for layer, maps in choose(chain, layers)]
+    if method == "exact":
+        memory = _exact(network, batch, max(maps for maps, _ in asked))
+    else:
+        memory = 2 * batch * activations(model, images.shape[1:])[1]  # a step, and the same behind the gate
+    return Needs(_weights(model) + memory + BESIDES, examples * sum(maps * macs for maps, macs in asked))
+
+
+def of_estimate(model: nn.Module, images: torch.Tensor, examples: int, budget: float, layers: Choice = None) -> Needs:
+    """Of `oracle.estimate`: backward passes that guess, then a share of the exact oracle. Arguments as `of_oracle`."""
+    whole = of_oracle(model, images, examples, layers)
+    pairs = examples * sum(len(maps) for _, maps in choose(Chain(model), layers))
+    image_shape = images.shape[1:]
+    each, batch = activations(model, image_shape)[0], min(examples, datasets.BATCH_SIZE)
+    guessing = Needs(
+        _weights(model) + 3 * each * batch + BESIDES, (2 * CLASSES + 3) * examples * cost.macs(model, image_shape)
+    )
+    share = min(1, budget / pairs if budget > 1 else budget)
+    both = guessing.then(Needs(whole.memory, round(share * whole.macs)))
+    return Needs(both.memory + 30 * pairs, both.macs)  # its statistics
+
+
+def _exact(network, images: int, maps: int) -> int:
+    """Bytes of what the exact oracle keeps of the images, and of the changes: a stage's input and output."""
+    images, widest = min(images, network.images_at_once), max(network.pair_bytes)
+    return images * network.image_bytes + 2 * max(widest, min(MEMORY_LIMIT // 2, images * maps * widest))
+
+
+def _weights(model: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def activations(model: nn.Module, image_shape: tuple[int, ...]) -> tuple[int, int]:
     """Bytes of one image's activations: of all steps together, and of the step with the largest input and output."""
-    sizes = [(x.nbytes, y.nbytes) for _, x, y in cost._shapes(model, image_shape)]
+    sizes = [(x.nbytes, y.nbytes) for _, x, y in cost.shapes(model, image_shape)]
     return sum(y for _, y in sizes), max(x + y for x, y in sizes)
 
 

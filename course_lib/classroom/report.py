@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 import course_lib
 from course_lib import paths
-from course_lib.classroom import results, session
+from course_lib.classroom import needs, results, session
 from course_lib.classroom.comparison import BEYOND
 from course_lib.classroom.figures import animation
 from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
@@ -28,6 +29,7 @@ TOPICS = {
     "start": "Before any learning",
     "widgets": "From a key press to the picture, in JupyterLab",
 }
+RUN = r"\d+ minutes? to run"  # in the first cell of a notebook
 DRILLS = ("prune", "oracle", "run", "reproduce")
 WORDS = {"spearman_all": "Spearman, all", "spearman_mean_of_layers": "Spearman, mean of layers"}
 
@@ -47,6 +49,32 @@ def notebooks_section() -> str:
         question = first.splitlines()[0].removeprefix("# ")
         rows.append([f"[{path.stem}](notebooks/{path.name})", question, minutes, places])
     return _table(["notebook", "question", "minutes", "open"], rows)
+
+
+def profiles_section() -> str:
+    """What each profile takes, as Markdown, from `python -m course_lib run --profile NAME --save`."""
+    rows = []
+    for name in session.PROFILES:
+        if not _recorded(f"run_{name}"):
+            rows.append([f"`{name}`", "never recorded", "", "", ""])
+            continue
+        run = results.read(f"run_{name}")
+        slow, large = run.loc[run.seconds.idxmax()], run.loc[run.peak_mb.idxmax()]
+        longest = f"{needs.duration(slow.seconds)} ({slow.notebook[:2]})"
+        memory = f"{needs.gigabytes(1e6 * large.peak_mb)} ({large.notebook[:2]})"
+        rows.append([f"`{name}`", needs.duration(run.seconds.sum()), longest, memory, run.machine[0]])
+    return _table(["profile", "all notebooks", "longest", "most memory", "measured on"], rows)
+
+
+def with_minutes(notebook: str, text: str) -> str:
+    """The text of a notebook's file, its first cell saying the minutes that profile laptop took, if it was recorded."""
+    if not _recorded("run_laptop"):
+        return text
+    seconds = results.read("run_laptop").set_index("notebook").seconds.get(notebook)
+    if seconds is None:
+        return text
+    minutes = math.ceil(seconds / 60)
+    return re.sub(RUN, f"{minutes} minute{'s' * (minutes > 1)} to run", text, count=1)
 
 
 def results_section() -> str:
@@ -78,7 +106,8 @@ def reliability_section() -> str:
     """What `make drill` survived, as Markdown, read from `data/results`: what was recorded of it."""
     kills = [results.read(f"drill_{name}") for name in DRILLS if _recorded(f"drill_{name}")]
     parts = [_survived(pd.concat(kills))] if kills else []
-    return "\n\n".join([*parts, *([_repeated(results.read("drill_repeat"))] if _recorded("drill_repeat") else [])])
+    others = {"drill_repeat": _repeated, "drill_load": _together}
+    return "\n\n".join([*parts, *(made(results.read(name)) for name, made in others.items() if _recorded(name))])
 
 
 def _survived(kills: pd.DataFrame) -> str:
@@ -99,6 +128,27 @@ def _repeated(table: pd.DataFrame) -> str:
         "**Same seed, same machine.** Tables made by another process, and numbers computed with data workers or "
         "another number of threads; the largest difference is a share of the largest number.\n\n"
     ) + _table(["work", "against", "compared", "differ", "largest difference"], rows)
+
+
+def _together(table: pd.DataFrame) -> str:
+    rows = [
+        [
+            f"{row.notebook[:2]} (`{row.profile}`)",
+            f"{row.kernels}",
+            f"{row.survived}",
+            f"{row.answered} of {row.moves}",
+            f"{row.threads}",
+            f"{row.resident_mb:,} MB",
+            f"{row.own_mb:,} MB",
+        ]
+        for row in table.itertuples()
+    ]
+    head = ["notebook", "kernels", "survived", "moved sliders answered", "threads", "resident memory", "its own"]
+    return (
+        f"**Many students, one machine** ({table.machine[0]}). So many kernels at once run a notebook and move every "
+        "slider; threads and memory are the most that one of them took, its own being what it shares with no other "
+        "process.\n\n"
+    ) + _table(head, rows)
 
 
 def _recorded(name: str) -> bool:
@@ -182,7 +232,12 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 #: file, from the root of the course -> the sections in it, each between its two marks.
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"notebooks": notebooks_section, "results": results_section, "reliability": reliability_section},
+    "README.md": {
+        "notebooks": notebooks_section,
+        "profiles": profiles_section,
+        "results": results_section,
+        "reliability": reliability_section,
+    },
     "docs/performance.md": {"performance": performance_section},
 }
 
@@ -211,9 +266,11 @@ def pictures(folder: Path) -> None:
 
 
 def main() -> None:
-    """Rewrite the sections of all pages, and the pictures."""
+    """Rewrite the notebooks' minutes, the sections of all pages, and the pictures."""
     root = Path(paths.data_dir()).parent
     pictures(root / "data" / "results")
+    for path in sorted(paths.notebooks_dir().glob("[0-9][0-9]_*.ipynb")):
+        path.write_text(with_minutes(path.stem, path.read_text(encoding="utf-8")), encoding="utf-8")
     for name, sections in SECTIONS.items():
         page = root / name
         page.write_text(insert(page.read_text(encoding="utf-8"), sections), encoding="utf-8")

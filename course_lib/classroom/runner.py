@@ -21,6 +21,7 @@ import nbformat
 
 from course_lib import paths
 from course_lib.classroom import results, session, solved
+from course_lib.classroom.peak import Peak
 from course_lib.names import UnknownName
 
 UNFINISHED = ".unfinished.json"  # in a run's folder: what a run that was stopped has done
@@ -31,11 +32,15 @@ CELL_TIMEOUT = {"ci": 180, "laptop": 600, "paper": None}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one notebook went. `error` is empty if all is well, and otherwise names the cell and has the traceback."""
+    """How one notebook went. `error` is empty if all is well, and otherwise names the cell and has the traceback.
+
+    `peak`: bytes of memory that its kernel, and what that started, took at most.
+    """
 
     notebook: str
     seconds: float
     error: str = ""
+    peak: int = 0
 
 
 def numbered(only: list[str] | None = None) -> list[Path]:
@@ -77,7 +82,7 @@ def run(notebooks: list[Path], out: Path, profile: str = "laptop", seed: int = 0
                 continue
             print(f"{at} ...", flush=True)
             outcome = _run_one(path, out, parameters)
-            print(f"{at}: {_verdict(outcome)}, {outcome.seconds:.0f} s", flush=True)
+            print(f"{at}: {_verdict(outcome)}, {_spent(outcome)}", flush=True)
             outcomes.append(outcome)
             if outcome.error:
                 print(outcome.error, flush=True)
@@ -104,16 +109,17 @@ def _key(path: Path, parameters: dict) -> str:
 
 
 def _run_one(path: Path, out: Path, parameters: dict) -> Outcome:
-    began, error = time.perf_counter(), check(path)
+    began, error, peak = time.perf_counter(), check(path), Peak()
     if not error:
         executed, growing = out / path.name, out / f".{path.name}"  # the same name only when it is complete
         for left in (executed, growing):
             left.unlink(missing_ok=True)  # what is left of an earlier run must not pass for this one's
-        error = _execute(path, growing, parameters)
+        with peak:
+            error = _execute(path, growing, parameters)
         if growing.exists():
             os.replace(growing, executed)
             _page(executed)
-    return Outcome(path.stem, round(time.perf_counter() - began, 1), error)
+    return Outcome(path.stem, round(time.perf_counter() - began, 1), error, peak.bytes)
 
 
 def check(path: Path) -> str:
@@ -206,17 +212,25 @@ def _verdict(outcome: Outcome) -> str:
     return "FAILED" if outcome.error else "ok"
 
 
+def _spent(outcome: Outcome) -> str:
+    return f"{outcome.seconds:.0f} s, {outcome.peak / 1e6:,.0f} MB"
+
+
 def summary(outcomes: list[Outcome]) -> str:
-    """A table of all notebooks: name, seconds, outcome."""
-    width = max(len(outcome.notebook) for outcome in outcomes)
-    rows = [f"{o.notebook:{width}} {o.seconds:8.0f} s  {_verdict(o)}" for o in outcomes]
-    total = sum(outcome.seconds for outcome in outcomes)
-    return "\n".join([*rows, f"{'all':{width}} {total:8.0f} s  {sum(not o.error for o in outcomes)} of {len(rows)} ok"])
+    """A table of all notebooks: name, seconds, peak memory, outcome; at the end the sum and the largest peak."""
+    well = f"{sum(not o.error for o in outcomes)} of {len(outcomes)} ok"
+    rows = [(o.notebook, o.seconds, o.peak, _verdict(o)) for o in outcomes]
+    rows.append(("all", sum(o.seconds for o in outcomes), max(o.peak for o in outcomes), well))
+    width = max(len(name) for name, *_ in rows)
+    return "\n".join(f"{name:{width}} {s:8.0f} s {peak / 1e6:8,.0f} MB  {said}" for name, s, peak, said in rows)
 
 
 def main(argv: list[str] | None = None) -> int:
     """``python -m course_lib run``: exit code 1 if a notebook failed."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.save and (options.only or options.set or options.solved):
+        parser.error("--save records the whole course as it is: leave out --only, --set and --solved")
     try:
         notebooks = numbered(options.only)
         if options.solved:
@@ -230,10 +244,17 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     command = f"python -m course_lib run --profile {options.profile} --seed {options.seed}"
     command += " --solved" * options.solved
-    rows = [{"notebook": o.notebook, "seconds": o.seconds, "outcome": _verdict(o)} for o in outcomes]
+    rows = [
+        {"notebook": o.notebook, "seconds": o.seconds, "peak_mb": round(o.peak / 1e6), "outcome": _verdict(o)}
+        for o in outcomes
+    ]
     results.record(rows, options.out / "summary.csv", command=command, seed=options.seed)
     print(f"\n{summary(outcomes)}\nExecuted notebooks and pages are in {options.out}.")
-    return int(any(outcome.error for outcome in outcomes))
+    failed = any(outcome.error for outcome in outcomes)
+    if options.save and not failed:
+        path = paths.data_dir() / "results" / f"run_{options.profile}.csv"
+        print(f"Recorded: {results.record(rows, path, command=f'{command} --save', seed=options.seed)}")
+    return int(failed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -243,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("build/course"), help="folder of what is made (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--solved", action="store_true", help="with the right answers in the stubs of the exercises")
+    parser.add_argument("--save", action="store_true", help="record minutes and memory in data/results/run_PROFILE.csv")
     parser.add_argument(
         "--set", nargs="+", default=[], type=setting, metavar="FIELD=VALUE", help="replace fields of the profile"
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -126,6 +127,10 @@ PROFILES = {
     )
 }
 
+
+#: Threads of a session on embedded data. More hardly speed up tensors of that size, and on a machine with many cores
+#: thirty students' kernels with a thread for each core would be in each other's way.
+MOST_THREADS = 4
 
 # The best first.
 _AVAILABLE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
@@ -262,6 +267,8 @@ def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, 
     """
     sizes = choose(profile, **overrides)
     lab = Lab(sizes, seed, _device(device, best=sizes.name == "paper"), overrides)
+    if sizes.name != "paper":
+        _share_the_machine()
     _repeatable(seed, lab.device)
     figure_style()
     print(_greeting(lab))
@@ -286,6 +293,11 @@ def _device(asked: str | None, best: bool) -> torch.device:
     if asked.split(":")[0] not in available:
         raise ValueError(f"The device {asked!r} is not available here. Available: {', '.join(available)}.")
     return torch.device(asked)
+
+
+def _share_the_machine() -> None:
+    """At most `MOST_THREADS`, and no more than the cores that this process may use, which torch asks no container."""
+    torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count(), MOST_THREADS))
 
 
 def _repeatable(seed: int, device: torch.device) -> None:

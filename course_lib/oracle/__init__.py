@@ -51,7 +51,7 @@ def effects(
     method: str = "exact",
     *,
     dtype: torch.dtype | None = None,
-    memory_limit: int = 256 << 20,
+    memory_limit: int = exact.MEMORY_LIMIT,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Scores:

@@ -22,7 +22,9 @@ from course_lib.feature_maps import Chain, Layer
 from course_lib.oracle.naive import losses
 from course_lib.oracle.stages import by_image, contribution, stages
 
-__all__ = ["Base", "Network", "contribution"]
+__all__ = ["MEMORY_LIMIT", "Base", "Network", "contribution"]
+
+MEMORY_LIMIT = 256 << 20  # bytes
 
 
 class Network:
@@ -35,10 +37,11 @@ class Network:
         memory_limit: bytes for what is kept of the images and for the stacked changes, half each.
 
     Attributes:
+        image_bytes: what is kept of one image.
         images_at_once: number of images that one `Base` should hold.
     """
 
-    def __init__(self, chain: Chain, image: Tensor, dtype: torch.dtype | None = None, memory_limit: int = 256 << 20):
+    def __init__(self, chain: Chain, image: Tensor, dtype: torch.dtype | None = None, memory_limit: int = MEMORY_LIMIT):
         self.chain, self.shape, self.dtype = chain, image.shape[1:], dtype or image.dtype
         self.stages, self.macs, self.pair_bytes, kept = [], [], [], 0
         for stage, x, y in stages(chain, image, self.dtype):
@@ -47,7 +50,7 @@ class Network:
             self.pair_bytes.append(max(x.numel(), y.numel()) * self.dtype.itemsize)
             minus_y = -y.to(self.dtype)
             kept += sum(tensor.nbytes for tensor in {minus_y, *stage.keep(x, y, minus_y)})
-        self.images_at_once = max(1, memory_limit // (2 * kept))
+        self.image_bytes, self.images_at_once = kept, max(1, memory_limit // (2 * kept))
         # While one stage works, the others may each hold a part that waits for more.
         self.part_bytes = memory_limit // (2 * len(self.stages))
 

@@ -112,7 +112,7 @@ def estimate(
     seed: int = 0,
     confidence: float = 0.95,
     dtype: torch.dtype | None = None,
-    memory_limit: int = 256 << 20,
+    memory_limit: int = exact.MEMORY_LIMIT,
     progress: bool = True,
 ) -> Estimate:
     """The oracle of `oracle.ablate` from part of its evaluations: unbiased, with error bars.
