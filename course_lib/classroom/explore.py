@@ -9,6 +9,7 @@ figure moves without a kernel.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import os
 import time
@@ -27,6 +28,8 @@ FRAMES = 24
 KEPT = 100
 #: Seconds. Changes that waited in the kernel while a picture was drawn follow each other faster than this.
 BURST = 0.02
+#: Seconds without a change after which the next picture is drawn ahead.
+IDLE = 0.05
 
 
 def explore(fn: Callable[..., Figure | str], **controls):
@@ -62,19 +65,28 @@ def _live(fn: Callable, controls: dict, defaults: dict):
     kept = {said(defaults): shown.value}
     handles = {name: _widget(name, control) for name, control in controls.items()}
 
-    def draw():
-        values = {name: _value(handle) for name, handle in handles.items()}
+    def drawn_with(**changed) -> str:
+        values = {name: _value(handle) for name, handle in handles.items()} | changed
         words = said(values)
-        try:
-            shown.value = kept.get(words) or picture.image(fn(**values), words)
-        except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
-            shown.value = f'<pre role="alert">{html.escape(f"{type(error).__name__}: {error}")}</pre>'
-        else:
-            kept[words] = shown.value
+        if words not in kept:
+            kept[words] = picture.image(fn(**values), words)
             if len(kept) > KEPT:
                 del kept[next(iter(kept))]
+        return kept[words]
 
-    redraw = _LastOne(draw)
+    def draw():
+        try:
+            shown.value = drawn_with()
+        except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
+            shown.value = f'<pre role="alert">{html.escape(f"{type(error).__name__}: {error}")}</pre>'
+
+    def draw_ahead(change):
+        (name,) = (name for name, handle in handles.items() if handle is change["owner"])
+        if (value := _next(**change)) is not None:
+            with contextlib.suppress(Exception):  # which is shown when somebody goes there
+                drawn_with(**{name: value})
+
+    redraw = _LastOne(draw, draw_ahead)
     for handle in handles.values():
         handle.observe(redraw, names="value")
     return widgets.VBox([*handles.values(), shown])
@@ -95,23 +107,43 @@ def _widget(name: str, control):
 
 
 def _value(handle):
+    return _clean(handle.value)
+
+
+def _clean(value):
     # A browser counts from the lower end in steps, and arrives at -8.9e-16 where 0 is meant.
-    return round(handle.value, 10) + 0.0 if isinstance(handle.value, float) else handle.value
+    return round(value, 10) + 0.0 if isinstance(value, float) else value
+
+
+def _next(owner, old, new, **_):
+    """What a control that went from `old` to `new` has one step further on; None where there is nothing."""
+    if isinstance(new, bool):
+        return None  # back is kept
+    if options := getattr(owner, "options", None):
+        at = options.index(new) + (1 if options.index(new) > options.index(old) else -1)
+        return options[at] if 0 <= at < len(options) else None
+    value = _clean(new + (owner.step if new > old else -owner.step))
+    return value if owner.min <= value <= owner.max else None
 
 
 class _LastOne:
     """Calls `draw` when a control has moved: at once; but of the changes that waited meanwhile only for the last.
 
     The kernel hands over one change after the other. Were each of them drawn, a picture that is slow to draw would
-    run after a slider that is dragged fast.
+    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead` is called with the last
+    change: who goes through values one by one then finds the next picture ready.
     """
 
-    def __init__(self, draw: Callable[[], None]):
-        self.draw, self.ended, self.timer = draw, float("-inf"), None
+    def __init__(self, draw: Callable[[], None], draw_ahead: Callable[[dict], None]):
+        self.draw, self.draw_ahead = draw, draw_ahead
+        self.ended, self.timer, self.idle = float("-inf"), None, None
 
-    def __call__(self, _change=None) -> None:
+    def __call__(self, change: dict) -> None:
+        self.change = change
         if self.timer is not None:
             return  # it will see this change
+        if self.idle is not None:
+            self.idle.cancel()
         loop = _running_loop()
         if loop is None or time.monotonic() - self.ended > BURST:
             self.now()
@@ -122,6 +154,12 @@ class _LastOne:
         self.timer = None
         self.draw()
         self.ended = time.monotonic()
+        if loop := _running_loop():
+            self.idle = loop.call_later(IDLE, self.ahead)
+
+    def ahead(self) -> None:
+        self.idle = None
+        self.draw_ahead(self.change)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
