@@ -160,9 +160,9 @@ def predictions(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Dat
         draws: of the bootstrap, which redraws the cuts of each seed with replacement.
 
     Returns:
-        Columns cuts ('all cuts'; 'criteria as they are', without noise and random cuts; and each family, whose cuts differ
-        by noise alone), updates, known (a key of `KNOWN`), number (of cuts), spearman, low and high: nine draws in ten
-        lie between. Kinds of fewer than four cuts a seed are left out.
+        Columns cuts ('all cuts'; 'criteria as they are', without noise and random cuts; and each family, whose
+        cuts differ by noise alone), updates, known (a key of `KNOWN`), number (of cuts), spearman, low and high: nine
+        draws in ten lie between. Kinds of fewer than four cuts a seed are left out.
     """
     rows = []
     for kind, part in _kinds(table).items():
