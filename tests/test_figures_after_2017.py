@@ -122,8 +122,10 @@ def test_before_and_after_says_the_correlation(known, updates):
     assert title.endswith("+1.00" if updates == 0 else "-1.00")
 
 
-def test_fading_has_a_panel_for_each_share():
+@pytest.mark.parametrize("kind, many", [("all cuts", "12 cuts"), ("criteria as they are", "too few cuts")])
+def test_fading_has_a_panel_for_each_share(kind, many):
     found = {"mild": true_oracle.predictions(cuts().query("share == 0.75")), "deep": true_oracle.predictions(cuts())}
-    figure = drawn(figures.fading(found))
-    assert [axes.get_title() for axes in figure.axes] == ["mild", "deep"]
-    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == pytest.approx([1, -1])
+    figure = drawn(figures.fading(found, kind))
+    assert figure.axes[0].get_title() == f"mild: {many}" and figure.axes[1].get_title().startswith("deep")
+    if kind == "all cuts":
+        assert figure.axes[0].get_lines()[0].get_ydata().tolist() == pytest.approx([1, -1])

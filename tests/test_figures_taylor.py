@@ -43,11 +43,24 @@ def test_an_idle_map_has_a_flat_curve():
     drawn(figures.loss_along_gate({"a": {"idle": curve(0, 0)}}, "a", "idle"))
 
 
-def test_expansion_shows_measured_maps_and_counts_signs():
+@pytest.mark.parametrize("layer", ["all layers", NAMES[0], NAMES[-1]])
+def test_expansion_shows_measured_maps_and_how_near_each_guess_is(layer):
     t = truth()
-    left, right = drawn(figures.expansion(t | {NAMES[0]: torch.ones(4)}, {k: -v for k, v in t.items()}, t)).axes
-    assert len(left.collections[0].get_offsets()) == sum(map(len, t.values())) - 1
-    assert "0%" in right.get_title() and "100%" not in right.get_title()
+    opposite = {name: -change for name, change in t.items()}
+    twisted = {name: 1 / change for name, change in t.items()}  # the right signs, the sizes upside down
+    ways = {"tangent": opposite, "tangent and curvature": twisted, "linear logits": t}
+    panels = drawn(figures.expansion(ways, t, layer)).axes
+    shown = sum(map(len, t.values())) if layer == "all layers" else len(t[layer])
+    unmeasured = layer != NAMES[-1]
+    assert [len(axes.collections[0].get_offsets()) for axes in panels] == [shown - unmeasured] * 3
+    said = [axes.get_title().partition("\n")[2] for axes in panels]
+    assert said == [f"{signs} of signs right, Spearman {order}" for signs, order in zip(*SAID, strict=True)]
+    x, y = panels[2].collections[0].get_offsets().T
+    np.testing.assert_allclose(x, y)
+    assert layer in panels[0].figure.get_suptitle()
+
+
+SAID = ("0%", "100%", "100%"), ("1.00", "-1.00", "1.00")
 
 
 def test_orders_has_a_bar_for_each_place_and_yardstick():

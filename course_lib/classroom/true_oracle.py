@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import nn
 
 from course_lib import cost, criteria, datasets, oracle, pruning, ranking, surgery, training
@@ -26,6 +28,9 @@ from course_lib.progress import track
 CRITERIA = ("linear_logits", "second_order", "taylor", "obd", "activation_mean", "min_weight")
 NOISE = (0.5, 1.0, 2.0)
 MOMENTS = (30, 100, 300)  # updates of retraining after which the accuracy is measured
+#: What is known before retraining -> its column, and the sign with which more of it should be better.
+KNOWN = {"lower loss right after the cut": ("loss_after_cut", -1), "nearer to the oracle": ("spearman", 1)}
+LEAST = 4  # cuts, to speak of an order
 
 
 class Cut(NamedTuple):
@@ -133,31 +138,66 @@ def moments_of(table: pd.DataFrame) -> list[int]:
     return sorted(int(name.removeprefix("accuracy_")) for name in table if name.startswith("accuracy_"))
 
 
-def predictions(table: pd.DataFrame) -> pd.DataFrame:
-    """How well what is known before retraining orders the accuracies after it: Spearman's, a row a moment.
+def order(table: pd.DataFrame, known: str, updates: int) -> float:
+    """Spearman's correlation of what is known (a key of `KNOWN`) with the accuracy after so many updates.
 
-    `table`: cuts to one share of the MACs. Index: updates. Columns 'lower loss right after the cut' and 'nearer to the
-    oracle' (within layers).
+    Within each seed, whose images, noise and retraining are its own, then the mean over seeds.
     """
-    known = {"lower loss right after the cut": -table.loss_after_cut, "nearer to the oracle": table.spearman}
-    after = {updates: table[f"accuracy_{updates}"].to_numpy() for updates in moments_of(table)}
-    rows = {
-        updates: {what: comparison.rank_correlation(x.to_numpy(), y) for what, x in known.items()}
-        for updates, y in after.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("updates")
+    column, sign = KNOWN[known]
+    found = [comparison.rank_correlation(sign * one[column], one[f"accuracy_{updates}"]) for one in _by_seed(table)]
+    return float(np.mean(found))
 
 
-def within_families(table: pd.DataFrame, updates: int) -> pd.Series:
-    """The same within each family, whose cuts differ by noise alone: is a family as a whole what was predicted?
+def _by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
+    return [one for _, one in table.groupby("seed")] if "seed" in table else [table]
+
+
+def predictions(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How well what is known before retraining orders the accuracies after it, by kind of cut.
+
+    Args:
+        table: of `study`, cuts to one share of the MACs.
+        draws: of the bootstrap, which redraws the cuts of each seed with replacement.
 
     Returns:
-        {family: rank correlation of a low loss right after the cut with the accuracy after so many updates}; without
-        families of fewer than four cuts.
+        Columns cuts ('all cuts'; 'criteria as they are', without noise and random cuts; and each family, whose
+        cuts differ by noise alone), updates, known (a key of `KNOWN`), number (of cuts), spearman, low and high: nine
+        draws in ten lie between. Kinds of fewer than four cuts a seed are left out.
     """
-    groups = {name: part for name, part in table.groupby("family", sort=False) if len(part) >= 4}
-    pairs = {name: (-part.loss_after_cut, part[f"accuracy_{updates}"]) for name, part in groups.items()}
-    return pd.Series({name: comparison.rank_correlation(x.to_numpy(), y.to_numpy()) for name, (x, y) in pairs.items()})
+    rows = []
+    for kind, part in _kinds(table).items():
+        seeds = _by_seed(part)
+        if min(map(len, seeds)) < LEAST:
+            continue
+        redrawn = [np.random.default_rng(seed).integers(len(one), size=(draws, len(one))) for one in seeds]
+        for updates, (known, (column, sign)) in itertools.product(moments_of(part), KNOWN.items()):
+            pairs = [(sign * one[column].to_numpy(), one[f"accuracy_{updates}"].to_numpy()) for one in seeds]
+            spread = np.mean([_by_rows(x[i], y[i]) for (x, y), i in zip(pairs, redrawn, strict=True)], axis=0)
+            low, high = np.nanquantile(spread, [0.05, 0.95])
+            rows.append((kind, updates, known, len(part), order(part, known, updates), low, high))
+    return pd.DataFrame(rows, columns=["cuts", "updates", "known", "number", "spearman", "low", "high"])
+
+
+def _kinds(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    families = {str(name): part for name, part in table.groupby("family", sort=False)}
+    return {
+        "all cuts": table,
+        "criteria as they are": table[(table.noise == 0) & (table.family != "random")],
+        **families,
+    }
+
+
+def _by_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of every row of a with that of b, (draws, K) both; NaN for a row without an order."""
+    a, b = (stats.rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b))
+    size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 0)
+
+
+def answer(row: pd.Series) -> str:
+    """Whether what is known beforehand says who is better after retraining, from a row of `predictions`."""
+    said = "yes" if row.low > 0 else "the reverse" if row.high < 0 else "not told from chance"
+    return f"{said} ({row.spearman:+.2f}, [{row.low:+.2f}, {row.high:+.2f}], {row.number} cuts)"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -208,8 +208,7 @@ def before_and_after(
     for name, part in rows.groupby("family", sort=False):
         looks = {"color": colour(name), "marker": MARKERS.get(name, "*"), "edgecolor": "white", "lw": 0.8}
         axes.scatter(part[x], part[f"accuracy_{updates}"], s=170 / (1 + part.noise), label=title(name), **looks)
-    numbers = true_oracle.predictions(rows).loc[updates]
-    found = numbers["lower loss right after the cut" if x == "loss_after_cut" else "nearer to the oracle"]
+    found = true_oracle.order(rows, next(k for k, (column, _) in true_oracle.KNOWN.items() if column == x), updates)
     when = f"after {updates} updates" if updates else "right after the cut"
     axes.set(
         xlabel=f"{known}" + (" (nats, training images)" if x == "loss_after_cut" else " (Spearman, within layers)")
@@ -221,21 +220,33 @@ def before_and_after(
     return figure
 
 
-def fading(found: Mapping[str, pd.DataFrame]) -> Figure:
+def fading(found: Mapping[str, pd.DataFrame], kind: str = "all cuts") -> Figure:
     """How well what is known before retraining orders the accuracies after it, against the length of retraining.
 
-    `found`: heading -> table of `true_oracle.predictions`, one panel each.
+    Args:
+        found: heading -> table of `true_oracle.predictions`, one panel each; the bands hold nine redraws of the cuts
+            in ten.
+        kind: whose cuts, one of the tables' column 'cuts'.
     """
-    figure, panels = plt.subplots(1, len(found), figsize=(13, 5.5), sharey=True, squeeze=False)
+    frame = {"left": 0.1, "right": 0.985, "bottom": 0.14, "top": 0.82, "wspace": 0.06}
+    figure, panels = plt.subplots(
+        1, len(found), figsize=(13, 5.8), sharey=True, squeeze=False, layout="none", gridspec_kw=frame
+    )
     for axes, (heading, table) in zip(panels[0], found.items(), strict=True):
-        for what, paint, marker in zip(table, (_BLUE, _ORANGE), "os", strict=True):
-            axes.plot(range(len(table)), table[what], color=paint, marker=marker, lw=2.5, ms=9, label=what)
+        part = table[table.cuts == kind]
+        for (what, rows), paint, marker in zip(part.groupby("known", sort=False), (_BLUE, _ORANGE), "os", strict=False):
+            x = range(len(rows))
+            axes.plot(x, rows.spearman, color=paint, marker=marker, lw=2.5, ms=9, label=what)
+            axes.fill_between(x, rows.low, rows.high, color=paint, alpha=0.15, lw=0)
         axes.axhline(0, color="0.3", lw=1)
-        axes.set_xticks(range(len(table)), [str(updates) for updates in table.index])
-        axes.set(xlabel="updates of retraining", title=heading, ylim=(-1.05, 1.05))
+        moments = part.updates.unique()
+        axes.set_xticks(range(len(moments)), [str(updates) for updates in moments])
+        many = f"{part.number.iloc[0]} cuts" if len(part) else "too few cuts"
+        axes.set(xlabel="updates of retraining", title=f"{heading}: {many}", ylim=(-1.05, 1.05))
     panels[0, 0].set_ylabel("Spearman with the\naccuracy afterwards")
-    panels[0, 0].legend(frameon=False, loc="lower left", fontsize="small")
-    figure.suptitle("Does what is known right after the cut say who wins in the end?")
+    panels[0, 0].legend(*panels[0, -1].get_legend_handles_labels(), frameon=False, loc="lower left", fontsize="small")
+    whose = kind if kind in ("all cuts", "criteria as they are") else f"the cuts by {title(kind)}"
+    figure.suptitle(f"Does what is known right after the cut say who wins in the end? ({whose})")
     return figure
 
 

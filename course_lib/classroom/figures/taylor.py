@@ -20,6 +20,7 @@ from course_lib.feature_maps import Scores
 TRUTH = "0.15"  # what was measured is drawn dark, in every figure here
 COLUMNS = ["mean of\nlayers", "all layers,\nraw", "all layers,\nl2"]
 FIRST, SECOND = COLOURS["taylor"], COLOURS["obd"]
+PAINTS = {"tangent": FIRST, "tangent and curvature": SECOND, "linear logits": COLOURS["linear_logits"]}
 
 
 def loss_along_gate(curves: Mapping[str, Mapping[str, Curve]], layer: str, feature_map: str) -> Figure:
@@ -62,31 +63,43 @@ def _mean_curve(axes, curve: Curve) -> None:
     axes.legend(frameon=False, fontsize="small", loc="best")
 
 
-def expansion(first: Scores, second: Scores, truth: Scores) -> Figure:
-    """Predicted against measured change of the loss, one dot a map: the tangent alone, and with the curvature."""
-    measured = _joined(truth)
-    known = ~np.isnan(measured)
-    figure, panels = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(14, 6.5))
-    scale = np.median(np.abs(measured[known])) or 1e-12
-    shown = (("tangent", first, FIRST), ("tangent and curvature", second, SECOND))
-    for axes, (what, predicted, paint) in zip(panels, shown, strict=True):
-        x, y = _joined(predicted)[known], measured[known]
-        axes.scatter(x, y, s=22, color=paint, alpha=0.5, lw=0)
-        ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
+def expansion(predicted: Mapping[str, Scores], truth: Scores, layer: str = "all layers") -> Figure:
+    """Predicted against measured change of the loss, one dot a map, a panel for each way to predict it.
+
+    Args:
+        predicted: {way: {layer: (C,)}}, signed, in nats: 'tangent', 'tangent and curvature', 'linear logits'.
+        truth: the oracle, signed; its NaN are left out.
+        layer: one of the layers, or 'all layers'.
+
+    Titles: how many signs are right, and Spearman's correlation of the sizes (oracle-abs) of the maps that are shown.
+    """
+    chosen = list(truth) if layer == "all layers" else [layer]
+    points = [_known({n: by[n] for n in chosen}, {n: truth[n] for n in chosen}) for by in predicted.values()]
+    scale = float(points[0][1].abs().median()) or 1e-12
+    frame = {"left": 0.09, "right": 0.985, "bottom": 0.14, "top": 0.77, "wspace": 0.06}
+    figure, panels = plt.subplots(
+        1, len(predicted), sharex=True, sharey=True, figsize=(15, 6.5), layout="none", gridspec_kw=frame
+    )
+    ends = torch.stack([torch.stack([part.min(), part.max()]) for pair in points for part in pair])
+    ends = np.array([ends.min(), ends.max()])
+    for axes, what, (x, y) in zip(np.atleast_1d(panels), predicted, points, strict=True):
+        axes.scatter(x, y, s=22, color=PAINTS.get(what, TRUTH), alpha=0.5, lw=0)
         axes.plot(ends, ends, color="0.4", lw=1.5, label="predicted = measured")
         axes.set_xscale("symlog", linthresh=scale)
         axes.set_yscale("symlog", linthresh=scale)
-        share = np.mean(np.sign(x) == np.sign(y))
-        axes.set(xlabel=f"predicted by {what} (nats)", title=f"{what}: {share:.0%} of signs right")
+        order = ranking.spearman({"": x.abs()}, {"": y}).all_layers
+        signs = float((x.sign() == y.sign()).double().mean())
+        axes.set(xlabel="predicted (nats)", title=f"{what}\n{signs:.0%} of signs right, Spearman {order:.2f}")
         _few_ticks(axes, scale, max(np.abs(ends)))
-    panels[0].set_ylabel("measured change of loss (nats)")
-    panels[0].legend(frameon=False, fontsize="small", loc="lower right")
+    figure.axes[0].set_ylabel("measured change of loss (nats)")
+    figure.axes[0].legend(frameon=False, fontsize="small", loc="lower right")
+    figure.suptitle(f"What closing one gate does to the loss: {len(points[0][0])} maps of {layer}")
     return figure
 
 
 def _few_ticks(axes, scale: float, largest: float) -> None:
     powers = np.arange(np.ceil(np.log10(scale)), np.floor(np.log10(max(largest, 10 * scale))) + 1)
-    powers = 10.0 ** powers[:: max(1, len(powers) // 2)]
+    powers = 10.0 ** powers[:: max(2, len(powers) // 2)]  # neighbours would run into each other
     ticks = [*-powers[::-1], 0, *powers]
     axes.set_xticks(ticks)
     axes.set_yticks(ticks)
