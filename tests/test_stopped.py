@@ -62,9 +62,9 @@ def hold():
     with faults.small_disk(1 << 20) as (disk, _):
         child = os.fork()  # a command that is being drilled
         if not child:
+            time.sleep(2)  # until the drill waits for it
+            print("mounted", flush=True)
             time.sleep(600)
-            os._exit(0)
-        print("mounted", flush=True)
         faults.ended(child)
 
 sys.exit(stoppable(hold))
