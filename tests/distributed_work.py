@@ -47,7 +47,8 @@ def kill_the_second_process() -> None:
     real = pruning.training.fit
 
     def fit(*arguments, label="", **options):
-        if label.startswith("step 2") and distributed.rank() == 1:
+        is_new = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        if is_new and label.startswith("step 2") and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, label=label, **options)
 

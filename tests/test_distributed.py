@@ -34,7 +34,7 @@ def test_two_processes_find_what_one_finds_also_after_one_was_killed(tmp_path):
     assert list(found) == list(expected)
     for what, numbers in expected.items():
         for name, value in numbers.items():
-            torch.testing.assert_close(found[what][name], value, rtol=1e-6, atol=1e-9, equal_nan=True, msg=lambda m, w=what, n=name: f"{w}, {n}: {m}")
+            assert torch.allclose(found[what][name], value, rtol=1e-6, atol=1e-9, equal_nan=True), (what, name)
     assert all(torch.equal(a.nan_to_num(), found["oracle"][n].nan_to_num()) for n, a in expected["oracle"].items())
 
 
