@@ -10,8 +10,10 @@ from networks import batches, small_vgg
 from torch.utils.data import TensorDataset
 
 from course_lib import __main__, distributed, oracle, pruning, training
-from course_lib.classroom.commands import plainly
+from course_lib.classroom import commands
 from course_lib.datasets import Splits
+
+COMMAND = ["--examples", "8", "--layers", "features.0", "--out"]
 
 
 def examples(n: int, seed: int) -> TensorDataset:
@@ -55,15 +57,15 @@ def kill_the_second_process() -> None:
     pruning.training.fit = fit
 
 
-@plainly
+@commands.plainly
 def work(argv: list[str]) -> None:
-    """Save what `everything` finds as found.pt in a folder; with a second word, be killed on the way."""
+    """Save what `everything` finds as found.pt in a folder, and oracle.csv; with a second word, be killed on the way."""
     folder, *killed = argv
     if killed:
         kill_the_second_process()
     found = everything(Path(folder))
-    print(f"{distributed.size()} processes")
     distributed.first(torch.save, found, Path(folder) / "found.pt")
+    commands.measure_oracle.__wrapped__([*COMMAND, str(Path(folder) / "oracle.csv")])
 
 
 if __name__ == "__main__":
