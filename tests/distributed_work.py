@@ -59,7 +59,7 @@ def kill_the_second_process() -> None:
 
 @commands.plainly
 def work(argv: list[str]) -> None:
-    """Save what `everything` finds as found.pt in a folder, and oracle.csv; with a second word, be killed on the way."""
+    """Save what `everything` finds in a folder, and what a command does; with a second word, be killed on the way."""
     folder, *killed = argv
     if killed:
         kill_the_second_process()
