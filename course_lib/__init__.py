@@ -14,8 +14,8 @@ REPOSITORY = "https://github.com/OWNER/REPO"
 SITE = "https://{3}.github.io/{4}".format(*REPOSITORY.split("/"))
 
 _MODULES = {
-    *("classroom", "cost", "criteria", "datasets", "derivatives", "export"),
-    *("feature_maps", "models", "names", "oracle", "paths", "petals"),
+    *("classroom", "cost", "criteria", "datasets", "derivatives", "distributed"),
+    *("export", "feature_maps", "models", "names", "oracle", "paths", "petals"),
     *("progress", "pruning", "ranking", "residual", "surgery", "training"),
     *("weight_code", "weight_sharing"),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib import cost, criteria, datasets, models, paths, ranking, surgery, training
+from course_lib import cost, criteria, datasets, distributed, models, ranking, surgery, training
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Layer, Scores
 from course_lib.names import UnknownName, unknown
@@ -148,7 +148,7 @@ def prune(
 
 
 def _steps(run: _Run, budget: dict[str, int], min_accuracy: float | None, folder: Path | None) -> Iterator[Step]:
-    with contextlib.nullcontext() if folder is None else paths.alone(folder):
+    with contextlib.nullcontext() if folder is None else distributed.alone(folder):
         if folder is not None:
             yield from run.resume(folder)
         while run.step is None or not run.is_done(budget):
@@ -156,7 +156,7 @@ def _steps(run: _Run, budget: dict[str, int], min_accuracy: float | None, folder
             if min_accuracy is not None and step.accuracy < min_accuracy:
                 return
             if folder is not None:
-                run.save(folder)
+                distributed.first(run.save, folder)
             yield step
 
 
@@ -213,7 +213,9 @@ class _Run:
         began, number = time.perf_counter(), self.step.number + 1
         n = min(self.settings.maps_per_step, self.step.maps_left - max(budget.get("maps_left", 0), self.floor))
         keep, round_to = self.settings.keep_at_least, self.settings.round_to
-        plan = ranking.lowest(self._rank(number), n, keep_at_least=keep, round_to=round_to)
+        # On a GPU, scores are not the same in every process to the last bit: the first one decides.
+        scores = self._rank(number)
+        plan = distributed.first(ranking.lowest, scores, n, keep_at_least=keep, round_to=round_to)
         small = surgery.remove(self.model, plan)
         self.optimizer = surgery.carry_optimizer(self.optimizer, self.model, small, plan)
         self.scores = {name: _without(values, plan.get(name)) for name, values in self.scores.items()}
@@ -238,7 +240,7 @@ class _Run:
         """Yield the steps that a folder holds, and stand behind the last of them as if the run had never stopped."""
         for number in itertools.count():
             path = folder / f"step_{number:04d}.safetensors"
-            if not path.exists():
+            if not distributed.first(path.exists):
                 return
             tensors, header = models.read_safetensors(path)
             if "origin" not in header:

@@ -5,6 +5,7 @@ Taught in: notebooks/09_prune_vgg16.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from course_lib import loss
+from course_lib import distributed, loss
 from course_lib.feature_maps import Chain, device_of, evaluating, place, trace
 from course_lib.progress import track
 
@@ -48,7 +49,7 @@ def fit(
 ) -> list[float]:
     """Train the model in place and return the mean cross-entropy of every update, in nats.
 
-    It leaves the model in evaluation mode, interrupted or not.
+    It leaves the model in evaluation mode, interrupted or not. Launched by torchrun, processes share every batch.
 
     Without an optimizer: AdamW (weight decay 0.02) with one cycle of the learning rate, up to `lr` in the first fifth
     and down to zero. With one: that optimizer as it is, at its own constant rate, which is how fine-tuning goes
@@ -84,25 +85,28 @@ def fit(
     chain = None if watch is None else Chain(model)
     losses = []
     model.train()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.eval)  # after Ctrl-C too: the next cell must not score a network with dropout
+        share = stack.enter_context(distributed.dividing(model, whole=watch is not None))
         for _ in track(range(updates), label) if progress else range(updates):
             images, labels = next(examples)
             images = random_flip_and_shift(images, shifts) if augment else images
+            images, labels, weight = share(images, labels)
             images, labels, taps = place(images, device), labels.to(device), {}
             logits = model(images) if chain is None else chain.run(images, taps=taps)
             for z in taps.values():
                 z.retain_grad()
             cost = loss.per_example(logits, labels).mean()
-            losses.append(cost.item())
             optimizer.zero_grad(set_to_none=True)
             (cost if penalty is None else cost + penalty(model)).backward()
             if watch is not None:
                 watch(taps, logits.detach(), labels)
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            distributed.add_up([cost.detach(), *gradients], weight)
+            losses.append(cost.item())
             optimizer.step()
             if schedule is not None:
                 schedule.step()
-    finally:
-        model.eval()  # after Ctrl-C too: the next cell must not score a network with dropout
     return losses
 
 
@@ -139,13 +143,16 @@ def evaluate(model: nn.Module, dataset: Dataset, *, batch_size: int = AT_ONCE, w
     if len(dataset) == 0:
         raise ValueError("The data set to evaluate on is empty.")
     device, correct, total = device_of(model), 0, 0.0
+    own = Subset(dataset, range(distributed.rank(), len(dataset), distributed.size()))
     with evaluating(model), torch.inference_mode():
-        for images, labels in DataLoader(dataset, batch_size, num_workers=workers):
+        for images, labels in DataLoader(own, batch_size, num_workers=workers):
             labels = labels.to(device)
             logits = model(place(images, device))
             correct += int((logits.argmax(1) == labels).sum())
             total += float(loss.per_example(logits, labels).double().sum())
-    return Evaluation(correct / len(dataset), total / len(dataset))
+    sums = torch.tensor([correct, total], dtype=torch.float64)
+    distributed.add_up([sums])
+    return Evaluation(*(sums / len(dataset)).tolist())
 
 
 def random_flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:

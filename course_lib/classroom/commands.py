@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from course_lib import cost, datasets, export, models, oracle, paths, pruning, training
+from course_lib import cost, datasets, distributed, export, models, oracle, paths, pruning, training
 from course_lib.classroom import needs, results
 from course_lib.criteria import CRITERIA
 from course_lib.datasets import Splits
@@ -22,12 +22,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def plainly(command: Callable[[list[str] | None], None]) -> Callable[[list[str] | None], int]:
-    """A command whose expected errors are one sentence and exit code 2, not a traceback."""
+    """A command whose expected errors are one sentence and exit code 2, not a traceback; torchrun may launch it."""
 
     @wraps(command)
     def run(argv: list[str] | None = None) -> int:
         try:
-            command(argv)
+            with distributed.joined():
+                command(argv)
         except (datasets.DataError, KeyError, ValueError, OSError, FloatingPointError) as error:
             print(error.args[-1] if isinstance(error, KeyError) else error, file=sys.stderr)
             return 2
@@ -76,9 +77,10 @@ def prune(argv: list[str] | None = None) -> None:
     ):
         steps.append(step.row())
         print(f"step {step.number}: {step.maps_left} feature maps, {step.macs:,} MACs, accuracy {step.accuracy:.1%}")
-    small = models.save(step.model, options.out / "pruned.safetensors", notes=steps[-1])
-    plain = export.program(step.model, tuple(splits.test[0][0].shape), options.out / "pruned.pt2")
-    results.record(steps, options.out / "steps.csv", command=_typed("prune", argv), seed=options.seed)
+    write, image_shape = distributed.first, tuple(splits.test[0][0].shape)
+    small = write(models.save, step.model, options.out / "pruned.safetensors", notes=steps[-1])
+    plain = write(export.program, step.model, image_shape, options.out / "pruned.pt2")
+    write(results.record, steps, options.out / "steps.csv", command=_typed("prune", argv), seed=options.seed)
     print(
         f"\n{_before_and_after(model, step.model, splits)}\nThe small network is {small} (models.load); for plain "
         f"PyTorch it is {plain} (torch.export.load)."
@@ -112,7 +114,8 @@ def measure_oracle(argv: list[str] | None = None) -> None:
         for name, columns in found.items()
         for at in range(len(columns["change"]))
     ]
-    path = results.record(rows, options.out, command=_typed("oracle", argv), seed=options.seed)
+    command = _typed("oracle", argv)
+    path = distributed.first(results.record, rows, options.out, command=command, seed=options.seed)
     print(f"{len(rows)} feature maps on {options.examples} examples: {path}")
 
 
@@ -177,7 +180,7 @@ def _to_prune(options: argparse.Namespace, splits: Splits) -> tuple[nn.Module, n
     if not options.epochs:
         return _fitting(_network(options, splits), splits, options), needs.Needs(0, 0)
     kept = _kept(options)
-    if kept.exists():
+    if distributed.first(kept.exists):
         return models.load(kept).to(options.device), needs.Needs(0, 0)
     model = models.fresh_head(_network(options, splits), len(splits.classes), options.seed)
     return model, needs.of_tuning(model, splits.train[0][0].shape, len(splits.train), options.epochs)
@@ -192,11 +195,11 @@ def _fine_tuned(model: nn.Module, options: argparse.Namespace, splits: Splits) -
     kept = _kept(options)
     made_of = {"data": splits.name, "classes": splits.classes, "images": len(splits.train), "seed": options.seed}
     made_of |= {"from": Path(options.trunk or options.model).name, "epochs": options.epochs, "lr": options.lr}
-    if not kept.exists():
+    if not distributed.first(kept.exists):
         training.fit_head(model, splits.train, seed=options.seed)
         how = {"epochs": options.epochs, "lr": options.lr, "augment": True, "seed": options.seed}
         training.fit(model, splits.train, label="fine-tuning to the images", **how)
-        models.save(model, kept, notes=made_of)
+        distributed.first(models.save, model, kept, notes=made_of)
     if models.notes(kept) != made_of:
         raise ValueError(f"{kept} was made by other settings: {models.notes(kept)}. Give another folder with --out.")
     return models.load(kept).to(options.device)
@@ -212,13 +215,14 @@ def _before_and_after(before: nn.Module, after: nn.Module, splits: Splits) -> st
     image_shape = tuple(splits.test[0][0].shape)
 
     def column(model: nn.Module) -> list[str]:
+        latency = distributed.first(cost.latency, model, image_shape, threads=torch.get_num_threads())
         return [
             f"{training.evaluate(model, splits.test).accuracy:.1%}",
             f"{cost.feature_maps(model):,}",
             f"{cost.parameters(model):,}",
             f"{sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6:.2f} MB",
             f"{cost.macs(model, image_shape):,}",
-            f"{cost.latency(model, image_shape, threads=torch.get_num_threads()).median_ms:.1f} ms",
+            f"{latency.median_ms:.1f} ms",
         ]
 
     names = ["accuracy", "feature maps", "parameters", "size", "MACs an image", "16 images take"]

@@ -26,7 +26,19 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from course_lib import cost, criteria, datasets, models, oracle, paths, pruning, ranking, surgery, training
+from course_lib import (
+    cost,
+    criteria,
+    datasets,
+    distributed,
+    models,
+    oracle,
+    paths,
+    pruning,
+    ranking,
+    surgery,
+    training,
+)
 from course_lib.classroom import comparison, figures, results, runner, session
 from course_lib.classroom.commands import DTYPES, plainly
 from course_lib.feature_maps import Chain, Scores
@@ -189,7 +201,7 @@ def latency(run: Run) -> list[dict]:
             "maps_share": share,
             "macs": cost.macs(net, run.image_shape),
             "params": cost.parameters(net),
-            "median_ms": cost.latency(net, run.image_shape, batch_size=16).median_ms,
+            "median_ms": distributed.first(cost.latency, net, run.image_shape, batch_size=16).median_ms,
         }
         for share, net in networks.items()
     ]
@@ -228,17 +240,17 @@ def reproduce(
         ValueError: for a folder that holds runs of other sizes. BlockingIOError: for one in which another run is at
             work. OSError: for one that cannot be written to.
     """
-    with paths.alone(out):
-        _same_sizes(out, {"profile": profile, "dtype": str(dtype), **overrides})
+    with distributed.alone(out):
+        distributed.first(_same_sizes, out, {"profile": profile, "dtype": str(dtype), **overrides})
         for seed in seeds:
             run = Run(session.start(profile, seed, **overrides), out / "work" / f"seed-{seed}", dtype)
             for name in names:
                 part = run.folder / f"{name}.csv"
-                if not part.exists():
+                if not distributed.first(part.exists):
                     print(f"{name}, seed {seed} ...", flush=True)
                     rows = pd.DataFrame(EXPERIMENTS[name](run)).assign(seed=seed)
-                    results.record(rows, part, command=command, seed=None)
-        return [_gathered(name, out) for name in names]
+                    distributed.first(results.record, rows, part, command=command, seed=None)
+        return [distributed.first(_gathered, name, out) for name in names]
 
 
 def _gathered(name: str, out: Path) -> Path:
@@ -303,7 +315,7 @@ def main(argv: list[str] | None = None) -> None:
         **dict(options.set),
     )
     if options.save:
-        made += save(made, options.save)
+        made += distributed.first(save, made, options.save)
     print("\n".join(f"{path}: {len(pd.read_csv(path))} rows" for path in made))
 
 

@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import course_lib
-from course_lib import datasets, models, paths, training
+from course_lib import datasets, distributed, models, paths, training
 from course_lib.classroom import results
 from course_lib.feature_maps import Chain
 from course_lib.names import UnknownName
@@ -170,8 +170,8 @@ class Lab:
         fields = ("dataset", "network", "trunk", "image_size", "train_images", "epochs", "tuning_rate")
         key = json.dumps([self.seed, len(splits.train), *(getattr(self.profile, field) for field in fields)])
         kept = paths.cache_dir() / "networks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-        if not kept.exists():
-            models.save(self._fine_tuned(splits), kept, notes={"made from": key})
+        if not distributed.first(kept.exists):
+            distributed.first(models.save, self._fine_tuned(splits), kept, notes={"made from": key})
         return models.load(kept).to(self.device)
 
     def pretrained(self, splits: datasets.Splits) -> nn.Module:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from course_lib import models, paths
+from course_lib import distributed, models
 from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating
 from course_lib.names import UnknownName
 from course_lib.oracle import exact, naive
@@ -66,7 +66,8 @@ def effects(
             and is twice as fast on a processor that multiplies in it (avx512_bf16, amx); elsewhere it is slower.
         memory_limit: bytes that "exact" may take besides the network, half for what it keeps of the images and half
             for changes. One image and one of its maps run in any case. Give a GPU much more.
-        folder: keep what is measured there, layer by layer; the same call again goes on, to the same numbers.
+        folder: keep what is measured there, layer by layer; the same call again goes on, to the same numbers, on any
+            number of processes (`distributed`), which share the images.
         progress: show a bar, which counts MACs.
 
     Returns:
@@ -87,17 +88,23 @@ def effects(
     chosen = choose(chain, layers)
     kept = Pieces(folder, _origin(model, chain, chosen, method, dtype, memory_limit) if folder else {})
     found: dict[str, list[Tensor]] = {layer.name: [] for layer, _ in chosen}
-    held = nullcontext() if folder is None else paths.alone(folder)
-    with held, evaluating(model), torch.inference_mode(), meter("oracle", "MAC", show=progress) as bar:
-        pieces = portions(batches, METHODS[method], chain, device_of(model), dtype=dtype, memory_limit=memory_limit)
-        for number, (network, images, labels) in enumerate(pieces):
-            bar.total = bar.total or _macs(network, chosen, batches)
-            piece = _measure(METHODS[method], network, images, labels, chosen, kept, number, bar)
-            for name, change in piece.items():
-                found[name].append(change)
-    if not any(found.values()):
-        raise ValueError("There are no examples to measure on: `batches` is empty, or an iterator already used up.")
-    return {name: torch.cat(changes) for name, changes in found.items()}
+    held = nullcontext() if folder is None else distributed.alone(folder)
+    with held:
+        with evaluating(model), torch.inference_mode(), meter("oracle", "MAC", show=progress) as bar:
+            pieces = portions(batches, METHODS[method], chain, device_of(model), dtype=dtype, memory_limit=memory_limit)
+            for number, (network, images, labels) in enumerate(pieces):
+                bar.total = bar.total or _macs(network, chosen, batches)
+                if distributed.is_mine(number):
+                    piece = _measure(METHODS[method], network, images, labels, chosen, kept, number, bar)
+                else:
+                    piece = _left_to_others(network, len(images), chosen, bar)
+                for name, change in piece.items():
+                    found[name].append(change)
+        if not any(found.values()):
+            raise ValueError("There are no examples to measure on: `batches` is empty, or an iterator already used up.")
+        joined = {name: torch.cat(changes) for name, changes in found.items()}
+        distributed.add_up(list(joined.values()))
+    return joined
 
 
 def _measure(way, network, images, labels, chosen, kept: Pieces, number: int, bar) -> Scores:
@@ -116,6 +123,12 @@ def _measure(way, network, images, labels, chosen, kept: Pieces, number: int, ba
         found[layer.name] = change
         kept.save(number, found)
     return found
+
+
+def _left_to_others(network, images: int, chosen, bar) -> Scores:
+    """Zeros in the place of what another process measures, about now."""
+    bar.update(sum(images * len(maps) * network.macs_per_map(layer) for layer, maps in chosen))
+    return {layer.name: torch.zeros(images, layer.channels, dtype=torch.float64) for layer, _ in chosen}
 
 
 def _macs(network, chosen: list[tuple[Layer, Tensor]], batches: Batches) -> int | None:

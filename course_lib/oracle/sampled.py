@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib import derivatives, ranking
+from course_lib import derivatives, distributed, ranking
 from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating, place
 from course_lib.oracle import exact, sampling
 from course_lib.oracle.asked import Batches, Choice, check_dtype, choose, portions
@@ -198,15 +198,19 @@ def _measure(
     found = {name: torch.zeros(each.shape, dtype=torch.float64) for name, each in drawn.items()}
     first = 0
     with torch.inference_mode(), meter("measuring", "MAC", show=progress) as bar:
-        for network, images, labels in pieces:
+        for number, (network, images, labels) in enumerate(pieces):
             bar.total = bar.total or sum(int(drawn[a.name].sum()) * network.macs_per_map(a) for a, _ in chosen)
+            rows, first = slice(first, first + len(images)), first + len(images)
+            if not distributed.is_mine(number):  # another process measures it, about now
+                bar.update(sum(int(drawn[a.name][rows].sum()) * network.macs_per_map(a) for a, _ in chosen))
+                continue
             base = exact.Base(network, images, labels)
-            _same(base.losses.cpu(), before[first : first + len(images)])
+            _same(base.losses.cpu(), before[rows])
             for layer, maps in chosen:
-                for row, some in enumerate(drawn[layer.name][first : first + len(images)]):
+                for row, some in enumerate(drawn[layer.name][rows]):
                     changes = base.changes(layer, maps[some], torch.tensor([row]), bar.update)
-                    found[layer.name][first + row, some] = changes[0].cpu()
-            first += len(images)
+                    found[layer.name][rows.start + row, some] = changes[0].cpu()
+    distributed.add_up(list(found.values()))
     return found
 
 

@@ -1,0 +1,41 @@
+"""Two processes, launched by torchrun, find what one finds; and one that is killed ends the run, which then goes on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from distributed_work import COMMAND, everything
+
+from course_lib.__main__ import main
+
+TESTS = Path(__file__).resolve().parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def launch(*words) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*TORCHRUN, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_two_processes_find_what_one_finds_also_after_one_was_killed(tmp_path):
+    killed = launch(TESTS / "distributed_work.py", tmp_path / "two", "kill")
+    assert killed.returncode != 0 and not (tmp_path / "two" / "found.pt").exists()
+    assert "What was finished before is kept" in killed.stderr and "SIGKILL" in killed.stderr
+    assert (tmp_path / "two" / "prune-False" / "step_0001.safetensors").exists()
+    again = launch(TESTS / "distributed_work.py", tmp_path / "two")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("feature maps on 8 examples") == 1  # the first alone speaks
+    found, expected = torch.load(tmp_path / "two" / "found.pt"), everything(tmp_path / "one")
+    assert list(found) == list(expected)
+    for what, numbers in expected.items():
+        for name, value in numbers.items():
+            assert torch.allclose(found[what][name], value, rtol=1e-6, atol=1e-9, equal_nan=True), (what, name)
+    assert all(torch.equal(a.nan_to_num(), found["oracle"][n].nan_to_num()) for n, a in expected["oracle"].items())
+    assert main(["oracle", *COMMAND, str(tmp_path / "one.csv")]) == 0
+    tables = [pd.read_csv(path)["change"] for path in (tmp_path / "two" / "oracle.csv", tmp_path / "one.csv")]
+    pd.testing.assert_series_equal(*tables, rtol=1e-6)
