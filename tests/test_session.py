@@ -1,7 +1,6 @@
 """Sessions: profiles, overrides, devices, repeatability."""
 
 import dataclasses
-import os
 import random
 import subprocess
 import sys
@@ -118,17 +117,15 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
         course_lib.strat  # noqa: B018
 
 
-def test_a_session_takes_few_threads_however_many_cores_there_are_but_the_papers_takes_all():
-    code = "import course_lib, torch; course_lib.start({!r}); print(torch.get_num_threads())"
-    environment = os.environ | {"OMP_NUM_THREADS": "48", "LOKY_MAX_CPU_COUNT": "3"}
-
-    def threads(profile):
-        run = [sys.executable, "-c", code.format(profile)]
-        return int(subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-    few = threads("ci")
-    assert few == min(3, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 3)
-    assert threads("paper") == 48
+@pytest.mark.parametrize(("cores", "few"), [(48, session.MOST_THREADS), (2, 2)])
+def test_a_session_takes_few_threads_however_many_cores_there_are_but_the_papers_takes_all(monkeypatch, cores, few):
+    asked = []
+    monkeypatch.setattr(session.torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(session.torch, "get_num_threads", lambda: 48)
+    monkeypatch.setattr(session.joblib, "cpu_count", lambda: cores)
+    for profile in ("ci", "laptop", "paper"):
+        course_lib.start(profile)
+    assert asked == [few, few]
 
 
 def test_small_matrices_are_multiplied_by_one_thread_and_torch_keeps_its_own():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Subset, TensorDataset
 
-from course_lib import training
+from course_lib import criteria, datasets, oracle, training
 from course_lib.feature_maps import Chain
 from course_lib.training import evaluate, fit, fit_head, random_flip_and_shift
 
@@ -49,6 +49,21 @@ def test_the_number_of_workers_does_not_matter():
     with_workers = trained(augment=True, workers=2)
     assert trained(augment=True)[1] == with_workers[1]
     assert same(trained(augment=True)[0], with_workers[0])
+
+
+def test_nor_does_it_for_what_is_measured():
+    model, data = small_vgg(), examples()
+    names = ["taylor", "obd", "apoz", "mutual_information"]
+
+    def measured(workers):
+        read = datasets.batches(data, 20, batch_size=7, workers=workers)
+        scores = criteria.score(model, read, names, progress=False)
+        scores["oracle"] = oracle.ablate(model, read, progress=False)
+        return scores, evaluate(model, data, batch_size=7, workers=workers)
+
+    (alone, said), (with_workers, said_with_workers) = measured(0), measured(2)
+    assert said == said_with_workers
+    assert all(same(scores, with_workers[name]) for name, scores in alone.items())
 
 
 def test_the_loss_falls_and_the_network_learns():

@@ -55,6 +55,7 @@ def of_pruning(
     each, widest = activations(model, image_shape)
     now = cost.feature_maps(model)
     steps = -(-(now - round(maps_left * now if maps_left <= 1 else maps_left)) // settings.maps_per_step)
+    # A backward pass takes twice the MACs of a forward pass, and as much memory again as what was kept for it.
     images = settings.images + settings.updates * settings.batch_size
     macs = steps * cost.macs(model, image_shape) * (3 * images + 2 * test)
     states = 4 * _weights(model)  # weights, gradients, momentum, the next network
