@@ -1,8 +1,8 @@
 """The smallest recorded numbers, measured again and compared with `data/results`.
 
 Chosen are rows that no training stands behind, only embedded checkpoints and generated or counted things: another
-version of torch rounds differently, and training would turn that into other networks. Curves, tickets and retrained cuts
-are left to the commands in their rows.
+version of torch rounds differently, and training would turn that into other networks. Curves, tickets and retrained
+cuts are left to the commands in their rows.
 """
 
 import re
