@@ -228,7 +228,7 @@ def fading(found: Mapping[str, pd.DataFrame], kind: str = "all cuts") -> Figure:
             in ten.
         kind: whose cuts, one of the tables' column 'cuts'.
     """
-    frame = {"left": 0.1, "right": 0.985, "bottom": 0.14, "top": 0.82, "wspace": 0.06}
+    frame = {"left": 0.13, "right": 0.985, "bottom": 0.14, "top": 0.82, "wspace": 0.06}
     figure, panels = plt.subplots(
         1, len(found), figsize=(13, 5.8), sharey=True, squeeze=False, layout="none", gridspec_kw=frame
     )

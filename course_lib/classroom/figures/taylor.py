@@ -76,7 +76,7 @@ def expansion(predicted: Mapping[str, Scores], truth: Scores, layer: str = "all 
     chosen = list(truth) if layer == "all layers" else [layer]
     points = [_known({n: by[n] for n in chosen}, {n: truth[n] for n in chosen}) for by in predicted.values()]
     scale = float(points[0][1].abs().median()) or 1e-12
-    frame = {"left": 0.09, "right": 0.985, "bottom": 0.14, "top": 0.77, "wspace": 0.06}
+    frame = {"left": 0.09, "right": 0.985, "bottom": 0.14, "top": 0.77, "wspace": 0.14}
     figure, panels = plt.subplots(
         1, len(predicted), sharex=True, sharey=True, figsize=(15, 6.5), layout="none", gridspec_kw=frame
     )
