@@ -22,6 +22,7 @@ from course_lib import paths
 KERNELS, NOTEBOOK = 10, "05"
 MOVES = 5  # of each slider
 PATIENCE = 900  # seconds, for a cell or a slider's picture: longer is a deadlock
+ADVISED = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}  # by docs/teaching/hub.md
 BETWEEN = 0.1  # seconds between two moves; changes that follow each other faster are drawn once (explore.py)
 
 
@@ -48,11 +49,11 @@ class Student:
             self.resident, self.own = max(self.resident, memory.rss), max(self.own, memory.uss)
 
 
-def measure(kernels: int = KERNELS, notebook: str = NOTEBOOK, profile: str = "ci", **environment: str) -> list[dict]:
+def measure(kernels: int = KERNELS, notebook: str = NOTEBOOK, profile: str = "ci") -> list[dict]:
     """One row: how many kernels survived, how many moved sliders were answered, and the most that any kernel took."""
     (path,) = paths.notebooks_dir().glob(f"{notebook}*.ipynb")
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, _students(kernels, Path(folder), environment) as students:
+    with tempfile.TemporaryDirectory() as folder, _students(kernels, Path(folder)) as students:
         threads = [threading.Thread(target=_work, args=(s, path, profile), daemon=True) for s in students]
         for thread in threads:
             thread.start()
@@ -83,12 +84,12 @@ def measure(kernels: int = KERNELS, notebook: str = NOTEBOOK, profile: str = "ci
 
 
 @contextlib.contextmanager
-def _students(count: int, folder: Path, environment: dict[str, str]) -> Iterator[list[Student]]:
-    """So many kernels, started; at the end they are shut down."""
+def _students(count: int, folder: Path) -> Iterator[list[Student]]:
+    """So many kernels, started as on a hub that was set up as advised; at the end they are shut down."""
     from jupyter_client import KernelManager
 
     checkout = Path(__file__).resolve().parents[1]
-    given = os.environ | {"PYTHONPATH": str(checkout), "JUPYTER_PREFER_ENV_PATH": "1"} | environment
+    given = os.environ | {"PYTHONPATH": str(checkout), "JUPYTER_PREFER_ENV_PATH": "1"} | ADVISED
     for static in ("COURSE_LIB_STATIC", "COURSE_LIB_FRAMES", "MPLBACKEND"):
         given.pop(static, None)
     with contextlib.ExitStack() as stack:

@@ -164,7 +164,7 @@ print(needed.memory, status("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, to ask a process for its peak")
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [64, 96])
 @pytest.mark.parametrize("work", ["pruning", "tuning", "exact", "naive"])
 def test_the_estimate_is_never_below_the_peak_nor_above_three_times_of_it(work, size):
     run = [sys.executable, "-c", PEAK, work, str(size)]
