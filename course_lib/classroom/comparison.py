@@ -40,10 +40,11 @@ PER_EXAMPLE = ("taylor", "obd", "activation_mean", "activation_std", "apoz", *BE
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's: Pearson's correlation of the ranks, equal values sharing the mean of their ranks. a, b: (C,).
 
-    Eq. 10 of the paper, 1 - 6 sum d^2 / (C (C^2 - 1)), is this where no two values are equal.
+    Eq. 10 of the paper, 1 - 6 sum d^2 / (C (C^2 - 1)), is this where no two values are equal. NaN where all are.
     """
     a, b = (stats.rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
-    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    size = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / size) if size else float("nan")
 
 
 def without_ties(a: np.ndarray, b: np.ndarray) -> float:

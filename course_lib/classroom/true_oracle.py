@@ -173,7 +173,8 @@ def predictions(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Dat
         for updates, (known, (column, sign)) in itertools.product(moments_of(part), KNOWN.items()):
             pairs = [(sign * one[column].to_numpy(), one[f"accuracy_{updates}"].to_numpy()) for one in seeds]
             spread = np.mean([_by_rows(x[i], y[i]) for (x, y), i in zip(pairs, redrawn, strict=True)], axis=0)
-            low, high = np.nanquantile(spread, [0.05, 0.95])
+            ordered = spread[~np.isnan(spread)]  # of a family that all ends alike there may be none
+            low, high = np.quantile(ordered, [0.05, 0.95]) if len(ordered) else (np.nan, np.nan)
             rows.append((kind, updates, known, len(part), order(part, known, updates), low, high))
     return pd.DataFrame(rows, columns=["cuts", "updates", "known", "number", "spearman", "low", "high"])
 
