@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import numpy as np
 from course_lib.classroom import runner
 from tests import browsing
 
-#: Moves timed for one control.
-PRESSES = 10
+#: Moves timed for one control, and milliseconds between two of them: who reads looks at each picture. Meanwhile
+#: `explore` draws ahead, so what is timed is what a reader who goes step by step waits for.
+PRESSES, GLANCE = 10, 500
 FRAMES = """
 import course_lib
 from course_lib.classroom import figures
@@ -48,25 +49,29 @@ def _explored(lab: browsing.Lab, name: str) -> list[dict]:
     for figure in lab.explored(name):
         taken = []
         for control in figure.controls():
-            taken += [browsing.timed(lab.page, figure.box, move) for move in _moves(figure, control)]
+            for move in _moves(figure, control):
+                lab.page.wait_for_timeout(GLANCE)
+                taken.append(browsing.timed(lab.page, figure.box, move))
         found.append(_row(figure.cell, taken))
     lab.close(name)
     return found
 
 
-def _moves(figure: browsing.Explored, control) -> list[Callable[[], None]]:
+def _moves(figure: browsing.Explored, control) -> Iterator[Callable[[], None]]:
     """What a reader does with a control, to values that were not drawn before."""
     if control.get_attribute("type") == "checkbox":
-        return [partial(figure.press, control, "Space")]
+        yield partial(figure.press, control, "Space")
+        return
     if control.get_attribute("role") == "slider":
         figure.moved(control, "Home")
-        low, high = (float(control.get_attribute(f"aria-value{end}")) for end in ("min", "max"))
-        steps = int(high - low) if low.is_integer() and high.is_integer() else PRESSES
-        return [partial(figure.press, control, "ArrowRight")] * min(PRESSES, steps)
+        for _ in range(PRESSES):
+            if control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax"):
+                return
+            yield partial(figure.press, control, "ArrowRight")
+        return
     # Not by the arrow keys: JupyterLab takes them from a menu.
-    return [
-        partial(control.select_option, index=at) for at in range(1, min(PRESSES + 1, control.locator("option").count()))
-    ]
+    for at in range(1, min(PRESSES + 1, control.locator("option").count())):
+        yield partial(control.select_option, index=at)
 
 
 def _frames(lab: browsing.Lab) -> dict:

@@ -156,10 +156,10 @@ print(box.children[0].comm.comm_id)
             state = {"method": "update", "state": {"value": value}, "buffer_paths": []}
             client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": comm, "data": state}))
         drawn = run("await asyncio.sleep(1)\nprint(drawn)\nassert 'k = 40. this is 40' in box.children[1].value")
-    assert drawn.startswith("[0, 1, ") and drawn.endswith(", 40]") and drawn.count(",") < 20, drawn
+    assert drawn.startswith("[0, 1, ") and drawn.endswith((", 40]", ", 40, 39]")) and drawn.count(",") < 20, drawn
 
 
-def test_the_next_step_is_drawn_while_nobody_waits(watched):
+def test_the_next_steps_are_drawn_while_nobody_waits(watched):
     drawn = []
 
     def fn(k, style):
@@ -168,22 +168,22 @@ def test_the_next_step_is_drawn_while_nobody_waits(watched):
             raise ValueError("not four")
         return svg(k)
 
-    (slider, menu), picture = parts(course_lib.explore(fn, k=(0, 9, 1), style=["a", "b", "c"]))
-
-    async def moved(control, value):
-        drawn.clear()
-        control.value = value
-        await asyncio.sleep(4 * module.IDLE)
-        return drawn.copy()
-
     async def play():
-        assert await moved(slider, 2) == [(2, "a"), (3, "a")]
-        assert await moved(slider, 3) == [(4, "a")]  # drawn ahead, and an error that nobody has asked for
+        (slider, menu), picture = parts(course_lib.explore(fn, k=(0, 9, 2), style=["a", "b", "c"]))
+
+        async def moved(control=None, value=None):
+            if control is not None:
+                control.value = value
+            await asyncio.sleep(8 * module.IDLE)
+            found, drawn[:] = drawn.copy(), []
+            return found
+
+        assert await moved() == [(2, "a"), (3, "a"), (1, "a"), (2, "b")]
+        assert await moved(slider, 3) == [(4, "a"), (3, "b")]  # ahead, with an error that nobody has asked for
         assert 'alt="k = 3' in picture.value
-        assert await moved(slider, 4) == [(4, "a"), (5, "a")] and "not four" in picture.value
-        assert await moved(slider, 3) == []  # 2 is kept
-        assert await moved(slider, 9) == [(9, "a")]  # there is no tenth
-        assert await moved(menu, "b") == [(9, "b"), (9, "c")]
+        assert await moved(slider, 4) == [(5, "a"), (4, "b")] and "not four" in picture.value
+        assert await moved(slider, 9) == [(9, "a"), (8, "a"), (9, "b")]  # there is no tenth
+        assert await moved(menu, "b") == [(9, "c"), (8, "b")]  # what moved last comes first
 
     asyncio.run(play())
 

@@ -9,7 +9,6 @@ figure moves without a kernel.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import html
 import os
 import time
@@ -28,7 +27,7 @@ FRAMES = 24
 KEPT = 100
 #: Seconds. Changes that waited in the kernel while a picture was drawn follow each other faster than this.
 BURST = 0.02
-#: Seconds without a change after which the next picture is drawn ahead.
+#: Seconds without a change after which pictures are drawn ahead.
 IDLE = 0.05
 
 
@@ -60,36 +59,57 @@ def explore(fn: Callable[..., Figure | str], **controls):
 def _live(fn: Callable, controls: dict, defaults: dict):
     import ipywidgets as widgets
 
-    # One picture for everything. A data address, since Colab has had trouble with binary widget messages.
-    shown = widgets.HTML(picture.image(fn(**defaults), said(defaults)))
-    kept = {said(defaults): shown.value}
+    pictures = _Pictures(fn)
+    # One widget for all pictures. A data address, since Colab has had trouble with binary widget messages.
+    shown = widgets.HTML(pictures.draw(defaults))
     handles = {name: _widget(name, control) for name, control in controls.items()}
 
-    def drawn_with(**changed) -> str:
-        values = {name: _value(handle) for name, handle in handles.items()} | changed
-        words = said(values)
-        if words not in kept:
-            kept[words] = picture.image(fn(**values), words)
-            if len(kept) > KEPT:
-                del kept[next(iter(kept))]
-        return kept[words]
+    def chosen() -> dict:
+        return {name: _clean(handle.value) for name, handle in handles.items()}
 
     def draw():
-        try:
-            shown.value = drawn_with()
-        except Exception as error:  # it would vanish in the kernel's log: show it, and let the controls live on
-            shown.value = f'<pre role="alert">{html.escape(f"{type(error).__name__}: {error}")}</pre>'
+        shown.value = pictures(chosen())
 
-    def draw_ahead(change):
-        (name,) = (name for name, handle in handles.items() if handle is change["owner"])
-        if (value := _next(**change)) is not None:
-            with contextlib.suppress(Exception):  # which is shown when somebody goes there
-                drawn_with(**{name: value})
+    def draw_ahead(moved) -> bool:
+        for name, handle in sorted(handles.items(), key=lambda item: item[1] is not moved):
+            for value in _neighbours(handle):
+                if (values := chosen() | {name: value}) not in pictures:
+                    pictures(values)
+                    return True
+        return False
 
     redraw = _LastOne(draw, draw_ahead)
     for handle in handles.values():
         handle.observe(redraw, names="value")
+    redraw.rest()
     return widgets.VBox([*handles.values(), shown])
+
+
+class _Pictures:
+    """Of each choice of values the picture as HTML, drawn once."""
+
+    def __init__(self, fn: Callable[..., Figure | str]):
+        self.fn, self.kept = fn, {}
+
+    def __call__(self, values: dict) -> str:
+        """The picture; of a function that fails the error, which would vanish in the kernel's log."""
+        try:
+            return self.kept.get(said(values)) or self.draw(values)
+        except Exception as error:
+            alert = f'<pre role="alert">{html.escape(f"{type(error).__name__}: {error}")}</pre>'
+            return self._keep(values, alert)
+
+    def __contains__(self, values: dict) -> bool:
+        return said(values) in self.kept
+
+    def draw(self, values: dict) -> str:
+        return self._keep(values, picture.image(self.fn(**values), said(values)))
+
+    def _keep(self, values: dict, text: str) -> str:
+        self.kept[said(values)] = text
+        if len(self.kept) > KEPT:
+            del self.kept[next(iter(self.kept))]
+        return text
 
 
 def _widget(name: str, control):
@@ -106,40 +126,36 @@ def _widget(name: str, control):
     return slider(min=low, max=high, step=step, value=control[-1], **looks)
 
 
-def _value(handle):
-    return _clean(handle.value)
-
-
 def _clean(value):
     # A browser counts from the lower end in steps, and arrives at -8.9e-16 where 0 is meant.
     return round(value, 10) + 0.0 if isinstance(value, float) else value
 
 
-def _next(owner, old, new, **_):
-    """What a control that went from `old` to `new` has one step further on; None where there is nothing."""
-    if isinstance(new, bool):
-        return None  # back is kept
-    if options := getattr(owner, "options", None):
-        at = options.index(new) + (1 if options.index(new) > options.index(old) else -1)
-        return options[at] if 0 <= at < len(options) else None
-    value = _clean(new + (owner.step if new > old else -owner.step))
-    return value if owner.min <= value <= owner.max else None
+def _neighbours(handle) -> list:
+    """The values that one step of a control leads to."""
+    if isinstance(handle.value, bool):
+        return [not handle.value]
+    if options := getattr(handle, "options", None):
+        at = options.index(handle.value)
+        return [options[i] for i in (at + 1, at - 1) if 0 <= i < len(options)]
+    steps = (_clean(handle.value + step) for step in (handle.step, -handle.step))
+    return [value for value in steps if handle.min <= value <= handle.max]
 
 
 class _LastOne:
     """Calls `draw` when a control has moved: at once; but of the changes that waited meanwhile only for the last.
 
     The kernel hands over one change after the other. Were each of them drawn, a picture that is slow to draw would
-    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead` is called with the last
-    change: who goes through values one by one then finds the next picture ready.
+    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead(control)` is called, with
+    the control that moved last, as long as it finds something to draw: who goes on finds the next picture ready.
     """
 
-    def __init__(self, draw: Callable[[], None], draw_ahead: Callable[[dict], None]):
-        self.draw, self.draw_ahead = draw, draw_ahead
+    def __init__(self, draw: Callable[[], None], draw_ahead: Callable[[object], bool]):
+        self.draw, self.draw_ahead, self.moved = draw, draw_ahead, None
         self.ended, self.timer, self.idle = float("-inf"), None, None
 
     def __call__(self, change: dict) -> None:
-        self.change = change
+        self.moved = change["owner"]
         if self.timer is not None:
             return  # it will see this change
         if self.idle is not None:
@@ -154,12 +170,17 @@ class _LastOne:
         self.timer = None
         self.draw()
         self.ended = time.monotonic()
+        self.rest()
+
+    def rest(self) -> None:
+        """Draw ahead after a while, unless something moves."""
         if loop := _running_loop():
             self.idle = loop.call_later(IDLE, self.ahead)
 
     def ahead(self) -> None:
         self.idle = None
-        self.draw_ahead(self.change)
+        if self.draw_ahead(self.moved):
+            self.rest()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
