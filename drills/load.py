@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import tempfile
 import threading
 import time
@@ -57,13 +58,10 @@ def measure(kernels: int = KERNELS, notebook: str = NOTEBOOK, profile: str = "ci
         threads = [threading.Thread(target=_work, args=(s, path, profile), daemon=True) for s in students]
         for thread in threads:
             thread.start()
-        while any(t.is_alive() and s.kernel.is_alive() for t, s in zip(threads, students, strict=True)):
+        while any(thread.is_alive() for thread in threads):
             for student in students:
                 student.look()
             time.sleep(2)  # a look is work, too
-        for student in students:
-            if not student.kernel.is_alive():
-                student.wrong = "its kernel died"
     for number, student in enumerate(students):
         if student.wrong:
             print(f"kernel {number}: {student.wrong}", flush=True)
@@ -117,21 +115,41 @@ def _work(student: Student, path: Path, profile: str) -> None:
             for value in _values(state):
                 time.sleep(BETWEEN)
                 student.moves += 1
-                student.redrawn += _move(student.client, slider, value)
+                student.redrawn += _move(student, slider, value)
         student.wrong = "" if 0 < student.moves == student.redrawn else "a slider was moved in vain"
     except Exception as error:  # whatever it is, the others go on
         student.wrong = f"{type(error).__name__}: {error}"
 
 
 def _execute(student: Student, source: str, name: str) -> None:
-    def notice(message: dict) -> None:
-        state = message["content"].get("data", {}).get("state", {}) if message["msg_type"] == "comm_open" else {}
-        if state.get("_model_name") in ("IntSliderModel", "FloatSliderModel"):
-            student.sliders[message["content"]["comm_id"]] = state
+    for answer in _answers(student, student.client.execute(source)):
+        content = answer["content"]
+        if answer["msg_type"] == "error":
+            raise RuntimeError(f"{name}: {content['ename']}: {content['evalue']}")
+        if answer["msg_type"] == "comm_open":
+            state = content["data"].get("state", {})
+            if state.get("_model_name") in ("IntSliderModel", "FloatSliderModel"):
+                student.sliders[content["comm_id"]] = state
 
-    said = student.client.execute_interactive(source, output_hook=notice, timeout=PATIENCE)["content"]
-    if said["status"] != "ok":
-        raise RuntimeError(f"{name}: {said['ename']}: {said['evalue']}")
+
+def _answers(student: Student, request: str) -> Iterator[dict]:
+    """What the kernel says to the request of this id, until it is idle again.
+
+    RuntimeError if it dies: nobody else would tell a front end that waits. TimeoutError if it says nothing for long.
+    """
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        try:
+            answer = student.client.get_iopub_msg(timeout=1)
+        except queue.Empty:
+            if not student.kernel.is_alive():
+                raise RuntimeError("its kernel died") from None
+            continue
+        if answer["parent_header"].get("msg_id") == request:
+            yield answer
+            if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
+                return
+    raise TimeoutError(f"no answer for {PATIENCE} s")
 
 
 def _values(state: dict) -> list[float]:
@@ -142,17 +160,13 @@ def _values(state: dict) -> list[float]:
     return values if abs(values[0] - state["value"]) > state["step"] / 2 else [*values[1:], values[0]]
 
 
-def _move(client, slider: str, value: float) -> bool:
+def _move(student: Student, slider: str, value: float) -> bool:
     """Whether the kernel answers a moved slider with a new picture, and not with an error in its place."""
     data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
-    sent = client.session.msg("comm_msg", {"comm_id": slider, "data": data})
-    client.shell_channel.send(sent)
+    sent = student.client.session.msg("comm_msg", {"comm_id": slider, "data": data})
+    student.client.shell_channel.send(sent)
     drawn = False
-    while True:
-        answer = client.get_iopub_msg(timeout=PATIENCE)
-        if answer["parent_header"].get("msg_id") != sent["header"]["msg_id"]:
-            continue
+    for answer in _answers(student, sent["header"]["msg_id"]):
         if answer["msg_type"] == "comm_msg":
             drawn |= "<img" in str(answer["content"]["data"].get("state", {}).get("value"))
-        elif answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
-            return drawn
+    return drawn
