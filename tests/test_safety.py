@@ -24,8 +24,10 @@ SOURCES = [path for folder in ("course_lib", "benchmarks", "drills") for path in
 # --------------------------------------------------------------------------------------------------------- unpickling
 
 # Each of them executes what is in the file, or can be told to.
-UNSAFE_MODULES = {"_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-UNSAFE_CALLS = r"(pickle\.(load|loads|Unpickler)|read_pickle|eval|exec|(yaml\.)(load|full_load|unsafe_load))$"
+UNSAFE_MODULES = {"_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
+UNSAFE_CALLS = (
+    r"(pickle\.(load|loads|Unpickler)|joblib\.load|read_pickle|eval|exec|(yaml\.)(load|full_load|unsafe_load))$"
+)
 
 
 def unsafe(source):
@@ -35,8 +37,8 @@ def unsafe(source):
             names = [alias.name for alias in node.names]
             modules = names if isinstance(node, ast.Import) else [node.module or ""]
             yield from (name for name in modules if name.split(".")[0] in UNSAFE_MODULES)
-            if modules == ["pickle"] and isinstance(node, ast.ImportFrom):
-                yield f"from pickle import {', '.join(names)}"
+            if modules[0] in ("pickle", "joblib") and isinstance(node, ast.ImportFrom):
+                yield f"from {modules[0]} import {', '.join(names)}"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
@@ -60,7 +62,8 @@ def test_nothing_is_unpickled(path):
 @pytest.mark.parametrize(
     "line",
     [
-        "import joblib",
+        "joblib.load(path)",
+        "from joblib import load",
         "import sklearn, dill",
         "from pickle import load",
         "from cloudpickle import loads",
