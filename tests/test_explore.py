@@ -159,6 +159,19 @@ print(box.children[0].comm.comm_id)
     assert drawn.startswith("[0, 1, ") and drawn.endswith((", 40]", ", 40, 39]")) and drawn.count(",") < 20, drawn
 
 
+def test_a_figure_that_an_error_leaves_half_drawn_is_not_shown_below_the_next_cell(watched):
+    def fails(k):
+        figure = line()
+        figure.axes[0].plot(1 / k)
+        return figure
+
+    own = plt.figure()
+    (slider,), picture = parts(course_lib.explore(fails, k=(0, 2, 1)))
+    slider.value = 0
+    assert "ZeroDivisionError" in picture.value and plt.get_fignums() == [own.number]
+    plt.close(own)
+
+
 def test_the_next_steps_are_drawn_while_nobody_waits(watched):
     drawn = []
 

@@ -1,6 +1,7 @@
 """What a run needs, against what it then takes; and what is said where it does not fit."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from networks import batches, small_vgg
+from torch.utils.data import TensorDataset
 
-from course_lib import cost, models, oracle, pruning
+from course_lib import cost, datasets, models, oracle, pruning
 from course_lib.__main__ import main
 from course_lib.classroom import commands, doctor, needs, results
 from course_lib.feature_maps import Chain
@@ -73,6 +75,25 @@ def test_what_does_not_fit_is_refused_with_a_size_that_does_and_what_takes_long_
         "about 28 hours" in said and "1,000,000 GMACs at the 10 a second" in said and said.endswith("Too long? Less.")
     )
     assert "Too long" not in needs.statement(needed, 1e13, 16 << 30, 224, "Less.")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_checkpoints_fit_on_the_disk_or_nothing_is_begun(optimizer, tmp_path, monkeypatch):
+    model = models.vgg16(3, width=1 / 8, compact=True)
+    data = TensorDataset(torch.rand(5, 3, 32, 32), torch.arange(5) % 3)
+    settings = {"maps_per_step": 80, "updates": 1, "images": 5, "optimizer": optimizer}
+    splits = datasets.Splits("noise", data, data, data, ["a", "b", "c"])
+    steps = len(list(pruning.prune(model, splits, maps_left=0.5, folder=tmp_path / "steps", **settings)))
+    needed = needs.of_pruning(model, (3, 32, 32), 0.5, 5, pruning.Settings(**settings))
+    taken = sum(file.stat().st_size for file in (tmp_path / "steps").glob("*"))
+    assert steps == 5 and needed.disk / 2.5 < taken <= needed.disk
+
+    full = shutil.disk_usage(tmp_path)._replace(free=needed.disk - taken)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    needs.room(needed, tmp_path / "steps")  # what it holds is part of what it needs
+    with pytest.raises(needs.TooLarge, match=r"take up to .* has room for .*Nothing was begun.*--maps-per-step"):
+        needs.room(needed, tmp_path / "not" / "yet")
+    assert main(["prune", "--out", str(tmp_path / "other")]) == 2 and not (tmp_path / "other").exists()
 
 
 def test_the_rate_and_the_free_memory_are_measured():

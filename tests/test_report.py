@@ -57,7 +57,7 @@ def test_notebooks_say_the_minutes_that_were_recorded(monkeypatch):
         said = path.read_text(encoding="utf-8")
         assert report.with_minutes(path.stem, said) == said, "run: python -m course_lib.classroom.report"
     run = pd.DataFrame({"notebook": ["05_baselines", "06_oracle"], "seconds": [61.0, 20.0], "peak_mb": [900, 1500]})
-    monkeypatch.setattr(report, "_recorded", lambda name: name == "run_laptop")
+    monkeypatch.setattr(results, "recorded", lambda name: name == "run_laptop")
     monkeypatch.setattr(results, "read", lambda name: run.assign(machine="Linux 2 cores"))
     first = "50 minutes to read and try, 9 minutes to run (`laptop`)."
     assert "to read and try, 2 minutes to run" in report.with_minutes("05_baselines", first)
@@ -104,6 +104,6 @@ def test_the_kernels_that_were_recorded_together_are_on_the_page():
     row |= {"threads": 18, "resident_mb": 1900, "own_mb": 700, "machine": "Linux 2 cores"}
     said = report._together(pd.DataFrame([row]))
     assert "| 03 (`ci`) | 10 | 9 | 49 of 50 | 18 | 1,900 MB | 700 MB |" in said and "(Linux 2 cores)" in said
-    if report._recorded("drill_load"):
+    if results.recorded("drill_load"):
         table = results.read("drill_load")
         assert (table.survived == table.kernels).all() and (table.kernels >= 10).all()

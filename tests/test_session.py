@@ -62,6 +62,12 @@ def test_an_unknown_profile_or_field_is_answered_with_the_nearest(arguments, nea
         session.choose(**{"profile": "ci", **arguments})
 
 
+def test_one_curve_is_a_list_of_one_and_not_of_letters():
+    assert session.choose("ci", curves=["random"]).curves == ["random"]
+    with pytest.raises(ValueError, match=r"curves='random': give a list of criteria, curves=\['random'\]"):
+        session.choose("ci", curves="random")
+
+
 def test_ci_is_the_smaller_and_no_profile_is_out_of_range():
     ci, laptop, paper = (session.PROFILES[name] for name in ("ci", "laptop", "paper"))
     for field in ("train_images", "test_images", "oracle_images", "score_images", "epochs", "updates", "seeds"):

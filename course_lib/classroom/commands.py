@@ -59,6 +59,7 @@ def prune(argv: list[str] | None = None) -> None:
         options.criterion, options.maps_per_step, options.updates, images=options.examples, lr=options.lr
     )
     loop = needs.of_pruning(model, splits.train[0][0].shape, options.until_maps, len(splits.test), settings)
+    needs.room(loop, options.out / "steps")
     _say(needed.then(loop), model, splits, "Larger --maps-per-step or fewer --updates; a killed run goes on.")
     if options.epochs:
         model = _fine_tuned(model, options, splits)

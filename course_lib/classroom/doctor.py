@@ -100,15 +100,14 @@ def _profiles() -> Iterator[Result]:
 
     there = psutil.virtual_memory().total
     for name in session.PROFILES:
-        try:
-            run = results.read(f"run_{name}")
-        except FileNotFoundError:
+        if not results.recorded(f"run_{name}"):
             yield Result(
                 True,
                 f"profile {name}: never recorded, so its time and memory are not known. The commands prune and oracle "
                 "say what they need before they start",
             )
             continue
+        run = results.read(f"run_{name}")
         most = 1e6 * run.peak_mb.max()
         verdict = "this machine has that" if there >= most else f"too little memory here ({needs.gigabytes(there)})"
         yield Result(

@@ -103,7 +103,8 @@ class _Pictures:
         return said(values) in self.kept
 
     def draw(self, values: dict) -> str:
-        return self._keep(values, picture.image(self.fn(**values), said(values)))
+        with picture.none_left_open():
+            return self._keep(values, picture.image(self.fn(**values), said(values)))
 
     def _keep(self, values: dict, text: str) -> str:
         self.kept[said(values)] = text

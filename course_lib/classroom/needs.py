@@ -1,12 +1,13 @@
-"""What a run needs, said before it starts: memory and minutes, estimated from sizes and a short measurement.
+"""What a run needs, said before it starts: memory, minutes and disk, estimated from sizes and a short measurement.
 
 An estimate, and it says on what it rests. Memory: the tensors that are alive at once, counted without computing any.
-Time: MACs, at the rate at which forward passes of this network run here and now. A run that does not fit into the
-memory that is free is refused with a size that does.
+Time: MACs, at the rate at which forward passes of this network run here and now. Disk: the checkpoints. A run that
+does not fit into the memory or on the disk that is free is refused with a size that does.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,29 +25,31 @@ from course_lib.pruning import Settings
 #: Bytes that are no tensors of ours: working space of convolutions, and what the allocator keeps. `tests/test_needs.py`
 #: measures the peak of real runs and holds the estimates between one and three times of it.
 BESIDES = 32 << 20
+CHECKPOINT = 64 << 10  # bytes of a checkpoint besides weights: names, scores, plan
 LONG = 3600  # seconds after which a shorter way is worth offering
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of memory besides what is loaded already, and MACs."""
+    """Bytes of memory besides what is loaded already, MACs, and bytes of disk."""
 
     memory: int
     macs: int
+    disk: int = 0
 
     def then(self, next_work: Needs) -> Needs:
         """Of both, one after the other."""
-        return Needs(max(self.memory, next_work.memory), self.macs + next_work.macs)
+        return Needs(max(self.memory, next_work.memory), self.macs + next_work.macs, self.disk + next_work.disk)
 
 
 class TooLarge(ValueError):
-    """A run that would not fit into memory; the message offers one that does."""
+    """A run that would not fit into memory or on the disk; the message offers one that does."""
 
 
 def of_pruning(
     model: nn.Module, image_shape: tuple[int, ...], maps_left: float, test: int, settings: Settings
 ) -> Needs:
-    """Of `pruning.prune`, at most: every step is counted as large as the first.
+    """Of `pruning.prune` that keeps its steps in a folder, at most: every step is counted as large as the first.
 
     Args:
         maps_left: as for `pruning.prune`.
@@ -60,7 +63,9 @@ def of_pruning(
     macs = steps * cost.macs(model, image_shape) * (3 * images + 2 * test)
     states = 4 * _weights(model)  # weights, gradients, momentum, the next network
     evaluation = widest * min(training.AT_ONCE, test)
-    return Needs(states + max(2 * each * settings.batch_size, evaluation) + BESIDES, macs)
+    kept = 3 if settings.optimizer == "adam" else 2  # the weights, and what the optimizer remembers of each
+    disk = (steps + 1) * (kept * _weights(model) + CHECKPOINT)
+    return Needs(states + max(2 * each * settings.batch_size, evaluation) + BESIDES, macs, disk)
 
 
 def of_tuning(model: nn.Module, image_shape: tuple[int, ...], images: int, epochs: float) -> Needs:
@@ -159,8 +164,21 @@ def statement(needs: Needs, macs_per_second: float, free: int, image_size: int, 
         )
     seconds = needs.macs / macs_per_second
     basis = f"{needs.macs / 1e9:,.0f} GMACs at the {macs_per_second / 1e9:,.0f} a second that forward passes reach here"
-    line = f"Needs at most about {duration(seconds)} ({basis}) and {gigabytes(needs.memory)} of memory."
+    disk = f", and {gigabytes(needs.disk)} of disk" if needs.disk else ""
+    line = f"Needs at most about {duration(seconds)} ({basis}) and {gigabytes(needs.memory)} of memory{disk}."
     return f"{line} Too long? {shorter}" if seconds > LONG else line
+
+
+def room(needs: Needs, folder: Path) -> None:
+    """Whether a folder has room for the checkpoints, those that it holds already included. TooLarge if it has not."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free + sum(file.stat().st_size for file in folder.glob("*"))
+    if needs.disk > free:
+        raise TooLarge(
+            f"The checkpoints of this run take up to {gigabytes(needs.disk)}, and {folder} has room for "
+            f"{gigabytes(free)}. Nothing was begun. A larger --maps-per-step keeps fewer of them; or give a folder on "
+            "another disk with --out."
+        )
 
 
 def gigabytes(size: int) -> str:

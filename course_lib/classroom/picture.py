@@ -7,7 +7,8 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from matplotlib import pyplot
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -42,6 +43,18 @@ def closed(figure: Figure) -> Figure:
         raise TypeError(f"The function must return a matplotlib Figure or an SVG text, not {type(figure).__name__}.")
     pyplot.close(figure)
     return figure
+
+
+@contextmanager
+def none_left_open() -> Iterator[None]:
+    """Close the figures that an error leaves half drawn: the notebook would show them below whatever cell runs next."""
+    before = set(pyplot.get_fignums())
+    try:
+        yield
+    except Exception:
+        for number in set(pyplot.get_fignums()) - before:
+            pyplot.close(number)
+        raise
 
 
 def words(figure: Figure) -> str:

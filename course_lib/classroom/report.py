@@ -55,7 +55,7 @@ def profiles_section() -> str:
     """What each profile takes, as Markdown, from `python -m course_lib run --profile NAME --save`."""
     rows = []
     for name in session.PROFILES:
-        if not _recorded(f"run_{name}"):
+        if not results.recorded(f"run_{name}"):
             rows.append([f"`{name}`", "never recorded", "", "", ""])
             continue
         run = results.read(f"run_{name}")
@@ -68,7 +68,7 @@ def profiles_section() -> str:
 
 def with_minutes(notebook: str, text: str) -> str:
     """The text of a notebook's file, its first cell saying the minutes that profile laptop took, if it was recorded."""
-    if not _recorded("run_laptop"):
+    if not results.recorded("run_laptop"):
         return text
     seconds = results.read("run_laptop").set_index("notebook").seconds.get(notebook)
     if seconds is None:
@@ -93,9 +93,9 @@ def results_section() -> str:
 
 def performance_section() -> str:
     """What `make bench` measured, as Markdown: one folded table for each topic that was recorded."""
-    folder, parts = paths.data_dir() / "results", []
+    parts = []
     for topic, heading in TOPICS.items():
-        if (folder / f"benchmark_{topic}.csv").exists():
+        if results.recorded(f"benchmark_{topic}"):
             table = results.read(f"benchmark_{topic}")
             parts.append(f"<details><summary>{heading}</summary>\n\n`{table.command.iloc[0]}`")
             parts.append(benchmark(table.drop(columns=results.ORIGIN)) + "\n\n</details>")
@@ -104,10 +104,10 @@ def performance_section() -> str:
 
 def reliability_section() -> str:
     """What `make drill` survived, as Markdown, read from `data/results`: what was recorded of it."""
-    kills = [results.read(f"drill_{name}") for name in DRILLS if _recorded(f"drill_{name}")]
+    kills = [results.read(f"drill_{name}") for name in DRILLS if results.recorded(f"drill_{name}")]
     parts = [_survived(pd.concat(kills))] if kills else []
     others = {"drill_repeat": _repeated, "drill_load": _together}
-    return "\n\n".join([*parts, *(made(results.read(name)) for name, made in others.items() if _recorded(name))])
+    return "\n\n".join([*parts, *(made(results.read(name)) for name, made in others.items() if results.recorded(name))])
 
 
 def _survived(kills: pd.DataFrame) -> str:
@@ -149,10 +149,6 @@ def _together(table: pd.DataFrame) -> str:
         "slider; threads and memory are the most that one of them took, its own being what it shares with no other "
         "process.\n\n"
     ) + _table(head, rows)
-
-
-def _recorded(name: str) -> bool:
-    return (paths.data_dir() / "results" / f"{name}.csv").exists()
 
 
 def _largest(value: float) -> str:

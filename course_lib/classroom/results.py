@@ -55,6 +55,11 @@ def read(name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def recorded(name: str) -> bool:
+    """Whether `read` would find a table of this name."""
+    return (paths.data_dir() / "results" / f"{name}.csv").exists()
+
+
 def _circumstances() -> dict[str, str]:
     return {
         "python": platform.python_version(),

@@ -76,7 +76,7 @@ class Profile:
     tuning_rate: float = 1e-3
     optimizer: str = "adam"
     learning_rate: float = 2e-4
-    maps_per_step: int = 44
+    maps_per_step: int = 66
     updates: int = 30
     maps_left: float = 0.5
     curves: tuple[str, ...] = ("taylor", "min_weight", "random")
@@ -85,6 +85,10 @@ class Profile:
     digits: str = "digits"
     digits_root: str | None = None
     sharing_epochs: int = 200
+
+    def __post_init__(self):
+        if isinstance(self.curves, str):  # would be read letter by letter
+            raise ValueError(f"curves={self.curves!r}: give a list of criteria, curves=[{self.curves!r}].")
 
 
 PROFILES = {

@@ -20,7 +20,7 @@ from scipy import stats
 from torch import nn
 
 from course_lib import cost, criteria, datasets, oracle, pruning, ranking, surgery, training
-from course_lib.classroom import comparison, results, session
+from course_lib.classroom import comparison, reproduce, results, session
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Scores
 from course_lib.progress import track
@@ -118,7 +118,7 @@ def study(
     judged = datasets.subset(splits.train, min(1000, len(splits.train)), seed)
     truth = oracle.ablate(model, shown)
     found = {"oracle": {layer: change.abs() for layer, change in truth.items()}}
-    found |= criteria.score(model, shown, CRITERIA, draws=10, seed=seed)
+    found |= criteria.score(model, shown, CRITERIA, draws=reproduce.DRAWS, seed=seed)
     bases = {family: ranking.normalize(scores, "l2") for family, scores in found.items()}
     every, shape = list(cuts(bases, noise, draws, unscored, seed)), tuple(splits.train[0][0].shape)
     for cut in track(every, "cutting and retraining"):
@@ -143,13 +143,14 @@ def order(table: pd.DataFrame, known: str, updates: int) -> float:
 
     Within each seed, whose images, noise and retraining are its own, then the mean over seeds.
     """
+    return float(np.mean([comparison.rank_correlation(*pair) for pair in _pairs(table, known, updates)]))
+
+
+def _pairs(table: pd.DataFrame, known: str, updates: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each seed's cuts, what is known of them and their accuracy; with more of both being better."""
     column, sign = KNOWN[known]
-    found = [comparison.rank_correlation(sign * one[column], one[f"accuracy_{updates}"]) for one in _by_seed(table)]
-    return float(np.mean(found))
-
-
-def _by_seed(table: pd.DataFrame) -> list[pd.DataFrame]:
-    return [one for _, one in table.groupby("seed")] if "seed" in table else [table]
+    seeds = [one for _, one in table.groupby("seed")] if "seed" in table else [table]
+    return [(sign * one[column].to_numpy(), one[f"accuracy_{updates}"].to_numpy()) for one in seeds]
 
 
 def predictions(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -166,13 +167,12 @@ def predictions(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Dat
     """
     rows = []
     for kind, part in _kinds(table).items():
-        seeds = _by_seed(part)
-        if min(map(len, seeds)) < LEAST:
-            continue
-        redrawn = [np.random.default_rng(seed).integers(len(one), size=(draws, len(one))) for one in seeds]
-        for updates, (known, (column, sign)) in itertools.product(moments_of(part), KNOWN.items()):
-            pairs = [(sign * one[column].to_numpy(), one[f"accuracy_{updates}"].to_numpy()) for one in seeds]
-            spread = np.mean([_by_rows(x[i], y[i]) for (x, y), i in zip(pairs, redrawn, strict=True)], axis=0)
+        for updates, known in itertools.product(moments_of(part), KNOWN):
+            pairs = _pairs(part, known, updates)
+            if min(len(x) for x, _ in pairs) < LEAST:
+                continue
+            generator = np.random.default_rng(seed)
+            spread = np.mean([_redrawn(x, y, draws, generator) for x, y in pairs], axis=0)
             ordered = spread[~np.isnan(spread)]  # of a family that all ends alike there may be none
             low, high = np.quantile(ordered, [0.05, 0.95]) if len(ordered) else (np.nan, np.nan)
             rows.append((kind, updates, known, len(part), order(part, known, updates), low, high))
@@ -188,9 +188,13 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _by_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of every row of a with that of b, (draws, K) both; NaN for a row without an order."""
-    a, b = (stats.rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b))
+def _redrawn(a: np.ndarray, b: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Spearman's correlation of a and b, (K,) both, redrawn with replacement: (draws,), NaN where there is no order.
+
+    `comparison.rank_correlation`, of all draws at once.
+    """
+    rows = generator.integers(len(a), size=(draws, len(a)))
+    a, b = (stats.rankdata(x[rows], axis=1) - (len(x) + 1) / 2 for x in (a, b))
     size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     return np.divide((a * b).sum(1), size, out=np.full(len(a), np.nan), where=size > 0)
 
