@@ -96,10 +96,10 @@ PROFILES = {
     for profile in (
         Profile(
             name="ci",
-            train_images=1500,
-            test_images=400,
-            score_images=64,
-            oracle_images=64,
+            train_images=600,
+            test_images=200,
+            score_images=32,
+            oracle_images=32,
             epochs=2,
             maps_per_step=88,
             updates=10,
