@@ -65,7 +65,7 @@ def test_pruning_needs_more_with_more_of_everything():
 def test_what_does_not_fit_is_refused_with_a_size_that_does_and_what_takes_long_with_a_shorter_way():
     needed = needs.Needs(memory=8 << 30, macs=10**15)
     with pytest.raises(
-        needs.TooLarge, match=r"needs about 8\.6 GB .* 224 pixels.* 2\.1 GB are free.*--image-size 112 should"
+        needs.TooLarge, match=r"needs about 8\.6 GB .* 224 pixels.* 2\.1 GB are free.*At 112 pixels it should"
     ):
         needs.statement(needed, 1e10, 2 << 30, 224, "")
     with pytest.raises(needs.TooLarge, match="Only a smaller network"):
@@ -91,7 +91,7 @@ def test_checkpoints_fit_on_the_disk_or_nothing_is_begun(optimizer, tmp_path, mo
     full = shutil.disk_usage(tmp_path)._replace(free=needed.disk - taken)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     needs.room(needed, tmp_path / "steps")  # what it holds is part of what it needs
-    with pytest.raises(needs.TooLarge, match=r"take up to .* has room for .*Nothing was begun.*--maps-per-step"):
+    with pytest.raises(needs.TooLarge, match=r"take up to .* has room for .*begun.*more feature maps a step"):
         needs.room(needed, tmp_path / "not" / "yet")
     assert main(["prune", "--out", str(tmp_path / "other")]) == 2 and not (tmp_path / "other").exists()
 

@@ -12,6 +12,7 @@ import pytest
 
 from course_lib import paths
 from course_lib.classroom import checks, runner, solved
+from course_lib.classroom.slides import deck
 
 EVERY = sorted(paths.notebooks_dir().glob("*.ipynb"))
 NUMBERED = runner.numbered()
@@ -238,6 +239,8 @@ def test_it_runs_to_its_end(way, path, runs):
     folder, outcome = runs[way, path]
     assert outcome.result().error == ""
     assert (folder / f"{path.stem}.html").exists()
+    executed = nbformat.read(folder / path.name, as_version=4)
+    assert 20 <= len(deck.slides(executed)) <= 40, "not a lecture: mark its cells in metadata.slideshow"
 
 
 def test_the_template_runs_too(tmp_path):

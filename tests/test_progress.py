@@ -1,5 +1,7 @@
 """Progress: silent when it is short or switched off, lines in a log, and never in the way of the items."""
 
+import io
+import re
 import sys
 import time
 from types import SimpleNamespace
@@ -7,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from course_lib import progress
+
+TIME_LEFT = r"\[\d\d:\d\d(<|&lt;)\d\d:\d\d"
 
 
 @pytest.fixture
@@ -30,7 +34,25 @@ def test_a_log_gets_lines_with_label_and_share(impatient, capfd):
     assert list(progress.track(slowly("abc"), "pruning", total=3)) == list("abc")
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith("pruning: 100%") and "3/3" in lines[-1]
-    assert all("\r" not in line for line in lines)
+    assert all("\r" not in line for line in lines) and re.search(TIME_LEFT, lines[0])
+
+
+def test_a_terminal_gets_one_line_that_moves(impatient, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    list(progress.track(slowly(range(10)), "pruning", total=10))
+    said = terminal.getvalue()
+    assert said.count("\n") <= 1 and "\rpruning:  50%" in said and re.search(TIME_LEFT, said)
+
+
+def test_a_notebook_gets_a_widget_that_moves(impatient, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "is_watched", lambda: True)
+    bar, seen = progress.track(slowly(range(10)), "pruning", total=10), []
+    for _ in bar:
+        label, moving, rest = bar.container.children
+        seen.append((label.value, moving.value, rest.value))
+    assert "pruning" in seen[-1][0] and 0 < seen[-1][1] < 10 and re.search(TIME_LEFT, seen[-1][2])
 
 
 def test_a_log_is_not_flooded(monkeypatch, capfd):

@@ -1,14 +1,17 @@
 """The paper's experiments by one command: resumed, gathered over seeds, and equal to the library's own functions."""
 
+import re
+import shlex
 from functools import partial
 
+import notebook_rules as rules
 import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
-from course_lib import cost, criteria, models, oracle
-from course_lib.classroom import figures, protocol, reproduce, results, session
+from course_lib import cost, criteria, datasets, models, oracle
+from course_lib.classroom import figures, needs, protocol, reproduce, results, session
 
 SIZES = {"oracle_images": 8, "oracle_maps": 3, "train_images": 64, "test_images": 32, "network": "vgg16-petals"}
 LOOP = {"maps_per_step": 400, "maps_left": 0.5, "updates": 2, "score_images": 8, "curves": ("random",)}
@@ -94,6 +97,7 @@ def test_a_network_from_scratch_is_one_point_of_the_recorded_curves(tmp_path):
 
 def test_saved_tables_stand_where_readers_look_for_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce.paths, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setattr(reproduce, "_say", lambda *_: None)  # would look for a network there
     monkeypatch.setitem(reproduce.EXPERIMENTS, "criteria", lambda run: [{"criterion": "taylor", "value": 1}])
     monkeypatch.setitem(reproduce.EXPERIMENTS, "oracle", lambda run: [{"map": 0, "change": run.lab.seed}])
     typed = ["--profile", "ci", "--out", str(tmp_path / "out"), "--seeds", "0", "1"]
@@ -119,6 +123,54 @@ def test_a_departure_is_one_setting_of_the_loop(name, column, tmp_path, monkeypa
     (path,) = made(tmp_path, name, **LOOP)
     table = pd.read_csv(path)
     assert table[column].nunique() == 2 and table.groupby(column).maps_left.min().tolist() == [528, 528]
+
+
+@pytest.mark.parametrize("sizes", [{"maps_per_step": 66, "updates": 30}, {"maps_per_step": 1, "updates": 30}])
+def test_every_step_size_has_as_many_updates_for_each_map_that_goes(sizes, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reproduce.Run, "prune", lambda run, name, **how: asked.append(how) or [])
+    reproduce.step_sizes(reproduce.Run(session.start("ci", **sizes), None))
+    assert [how["maps_per_step"] for how in asked] == list(reproduce.STEPS)
+    assert len({how["updates"] / how["maps_per_step"] for how in asked}) == 1 and asked[0]["updates"] >= 1
+
+
+def test_a_run_that_would_not_fit_begins_nothing_and_one_that_does_says_what_it_needs(tmp_path, monkeypatch, capsys):
+    typed = ["--profile", "ci", "--only", "oracle", "pruning", "--out", str(tmp_path)]
+    monkeypatch.setattr(needs, "available", lambda device=None: 1 << 20)
+    assert reproduce.main(typed) == 2
+    assert "Nothing was begun" in capsys.readouterr().err and not list(tmp_path.rglob("*.safetensors"))
+    monkeypatch.undo()
+    for name in ("oracle", "pruning"):
+        monkeypatch.setitem(reproduce.EXPERIMENTS, name, lambda run: [{"value": 1}])
+    assert reproduce.main(typed) == 0
+    assert re.search("For each seed: Needs at most about .* of memory, and .* of disk", capsys.readouterr().out)
+
+
+def test_more_experiments_need_more():
+    run = reproduce.Run(session.start("ci", **SIZES), None)
+    model = run.lab.pretrained(run.splits)
+    macs = [reproduce.needed(run, model, names).macs for names in ([], ["layers"], ["layers", "pruning"], ["pruning"])]
+    assert macs[0] < macs[1] < macs[2] and macs[2] - macs[1] == macs[3] - macs[0] > 0
+
+
+def test_the_readmes_commands_ask_for_what_there_is():
+    lines = re.findall(r"^python -m course_lib reproduce ([^#\n]+)", rules.README, re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        options = reproduce._parser().parse_args(shlex.split(line))
+        sizes = session.choose(options.profile, **dict(options.set))
+        assert sizes.network in models.names() and sizes.dataset in datasets.names()
+        assert all(isinstance(number, int | float) for number in (sizes.updates, sizes.epochs, sizes.tuning_rate))
+
+
+def test_the_same_experiments_on_an_alexnet(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "REDRAWN", 3)
+    table, layers = (pd.read_csv(p) for p in made(tmp_path, "criteria", "layers", network="alexnet-petals"))
+    assert len(table) == len(criteria.CRITERIA) and layers.layer.nunique() == 5
+    steps = pd.read_csv(
+        made(tmp_path / "curves", "pruning", network="alexnet-petals", **LOOP | {"maps_per_step": 80})[0]
+    )
+    assert steps.maps_left.max() == 288 and steps.groupby("curve").maps_left.min().le(144).all()
 
 
 def test_latency_of_smaller_and_smaller_networks(tmp_path, monkeypatch):

@@ -103,8 +103,8 @@ def _profiles() -> Iterator[Result]:
         if not results.recorded(f"run_{name}"):
             yield Result(
                 True,
-                f"profile {name}: never recorded, so its time and memory are not known. The commands prune and oracle "
-                "say what they need before they start",
+                f"profile {name}: never recorded, so its time and memory are not known. The commands prune, oracle "
+                "and reproduce say what they need before they start",
             )
             continue
         run = results.read(f"run_{name}")

@@ -157,7 +157,7 @@ def statement(needs: Needs, macs_per_second: float, free: int, image_size: int, 
     """
     if needs.memory > free:
         fitting = int(image_size * (free / needs.memory) ** 0.5) // 16 * 16
-        instead = f"--image-size {fitting} should fit" if fitting >= 32 else "Only a smaller network will fit"
+        instead = f"At {fitting} pixels it should fit" if fitting >= 32 else "Only a smaller network will fit"
         raise TooLarge(
             f"This run needs about {gigabytes(needs.memory)} of memory at {image_size} pixels (counted from the sizes "
             f"of its tensors), and {gigabytes(free)} are free. Nothing was begun. {instead}; or close other programs."
@@ -172,11 +172,11 @@ def statement(needs: Needs, macs_per_second: float, free: int, image_size: int, 
 def room(needs: Needs, folder: Path) -> None:
     """Whether a folder has room for the checkpoints, those that it holds already included. TooLarge if it has not."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free + sum(file.stat().st_size for file in folder.glob("*"))
+    free = shutil.disk_usage(there).free + sum(file.stat().st_size for file in folder.rglob("*"))
     if needs.disk > free:
         raise TooLarge(
             f"The checkpoints of this run take up to {gigabytes(needs.disk)}, and {folder} has room for "
-            f"{gigabytes(free)}. Nothing was begun. A larger --maps-per-step keeps fewer of them; or give a folder on "
+            f"{gigabytes(free)}. Nothing was begun. With more feature maps a step there are fewer; or give a folder on "
             "another disk with --out."
         )
 

@@ -39,7 +39,7 @@ from course_lib import (
     surgery,
     training,
 )
-from course_lib.classroom import comparison, figures, results, runner, session
+from course_lib.classroom import comparison, figures, needs, results, runner, session
 from course_lib.classroom.commands import DTYPES, plainly
 from course_lib.feature_maps import Chain, Scores
 
@@ -47,6 +47,7 @@ REDRAWN = 50  # times the images are redrawn for the error bars of Table 1
 DRAWS = 10  # random sign vectors a minibatch for curvature, as in appendix A.6
 STEPS = (1, 16, 64, 256)  # feature maps a step
 UPDATES = (0, 10, 30, 100)  # of fine-tuning between two steps
+PAPERS_UPDATES = (10, 30, 60, 1000)  # the same in Figure 6
 
 
 @dataclasses.dataclass
@@ -175,18 +176,24 @@ def from_scratch(run: Run, updates: int) -> list[dict]:
 
 
 def step_sizes(run: Run) -> list[dict]:
-    """Taylor with the paper's single map a step and with more, at the same number of updates in all."""
-    whole, rows = run.lab.profile, []
-    for maps in STEPS:
-        updates = max(1, round(whole.updates * maps / whole.maps_per_step))
-        found = run.prune(f"steps-{maps}", maps_per_step=maps, updates=updates)
-        rows += [{"maps_per_step": maps, "updates": updates, **row} for row in found]
-    return rows
+    """Taylor with the paper's single map a step and with more, each map that goes paying for as many updates."""
+    settings = _bites(run.lab.profile)
+    return [{**how, **row} for how in settings for row in run.prune(f"steps-{how['maps_per_step']}", **how)]
+
+
+def _bites(sizes: session.Profile) -> list[dict]:
+    updates = max(1, round(sizes.updates / sizes.maps_per_step))
+    return [{"maps_per_step": maps, "updates": updates * maps} for maps in STEPS]
 
 
 def tuning(run: Run) -> list[dict]:
     """Taylor with more and fewer updates between two steps."""
-    return [{"updates": n, **row} for n in UPDATES for row in run.prune(f"updates-{n}", updates=n)]
+    settings = _budgets(run.lab.profile)
+    return [{**how, **row} for how in settings for row in run.prune(f"updates-{how['updates']}", **how)]
+
+
+def _budgets(sizes: session.Profile) -> list[dict]:
+    return [{"updates": updates} for updates in (PAPERS_UPDATES if sizes.name == "paper" else UPDATES)]
 
 
 def latency(run: Run) -> list[dict]:
@@ -218,6 +225,31 @@ EXPERIMENTS: dict[str, Callable[[Run], list[dict]]] = {
 }
 
 
+def needed(run: Run, model: torch.nn.Module, names: Iterable[str]) -> needs.Needs:
+    """What experiments need for one seed, at most: fine-tuning such a network, the oracle and every pruning run."""
+    lab, sizes = run.lab, run.lab.profile
+    total = needs.of_tuning(model, run.image_shape, len(run.splits.train), sizes.epochs)
+    if {"oracle", "criteria", "layers"} & set(names):
+        image = run.splits.train[0][0][None]
+        total = total.then(needs.of_oracle(model, image, sizes.oracle_images, lab.choice(model)))
+    loops = {"pruning": [{}] * (len(sizes.curves) + 1), "steps": _bites(sizes), "updates": _budgets(sizes)}
+    for how in (how for name in names for how in loops.get(name, [])):
+        settings = pruning.Settings(**lab.loop | how)
+        total = total.then(needs.of_pruning(model, run.image_shape, sizes.maps_left, len(run.splits.test), settings))
+    return total
+
+
+def _say(run: Run, names: Iterable[str]) -> None:
+    """Print what a seed needs. needs.TooLarge for what does not fit."""
+    model = run.lab.pretrained(run.splits)
+    found, free = needed(run, model, names), needs.available(run.lab.device)
+    needs.room(found, run.folder)
+    images = torch.stack([run.splits.train[at][0] for at in range(min(8, len(run.splits.train)))])
+    shorter = "Smaller sizes by --set, fewer experiments by --only; a killed run goes on."
+    said = needs.statement(found, needs.rate(model, images), free, images.shape[-1], shorter)
+    print(f"For each seed: {said}", flush=True)
+
+
 def reproduce(
     names: Iterable[str],
     out: Path,
@@ -237,13 +269,17 @@ def reproduce(
         overrides: fields of the profile to replace.
 
     Raises:
-        ValueError: for a folder that holds runs of other sizes. BlockingIOError: for one in which another run is at
-            work. OSError: for one that cannot be written to.
+        ValueError: for a folder that holds runs of other sizes. needs.TooLarge: for a run that would not fit, before
+            anything is begun. BlockingIOError: for a folder in which another run is at work. OSError: for one that
+            cannot be written to.
     """
+    names, seeds = list(names), list(seeds)
     with distributed.alone(out):
         distributed.first(_same_sizes, out, {"profile": profile, "dtype": str(dtype), **overrides})
         for seed in seeds:
             run = Run(session.start(profile, seed, **overrides), out / "work" / f"seed-{seed}", dtype)
+            if seed == seeds[0]:
+                _say(run, names)
             for name in names:
                 part = run.folder / f"{name}.csv"
                 if not distributed.first(part.exists):

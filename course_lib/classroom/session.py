@@ -125,6 +125,7 @@ PROFILES = {
             maps_per_step=1,
             updates=30,
             maps_left=0.1,
+            curves=("taylor", "obd", "activation_mean", "apoz", "min_weight", "random"),
             digits="mnist",
             sharing_epochs=20,
         ),
