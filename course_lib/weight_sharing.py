@@ -70,8 +70,8 @@ def responsibilities(weights: Tensor, components: Components) -> Tensor:
 class Width(NamedTuple):
     """A Gamma hyper-prior of a component's precision 1 / sigma^2, with mean 1 / deviation^2.
 
-    It has shape `strength` and rate `strength * deviation^2`, and so pulls as 2 `strength` more weights of mean square
-    `deviation^2` would.
+    It has shape `strength` and rate `strength * deviation^2`, and so pulls as 2 (`strength` - 1) more weights would,
+    whose squares add up to 2 `strength * deviation^2`.
     """
 
     deviation: float

@@ -205,18 +205,18 @@ def _both_signs(axes, threshold: float) -> None:
 
 
 def halves(effects: Scores, share: float = 0.05) -> Figure:
-    """Every map's change of loss on one half of the pictures against the other, the lowest on the first marked."""
+    """Every map's change of loss on every second picture against the other half, the lowest on the first marked."""
     flat = torch.cat([e[:, ~e[0].isnan()] for e in effects.values()], 1)
     first, second = flat[::2].mean(0).numpy(), flat[1::2].mean(0).numpy()
     low = np.argsort(first)[: max(1, round(share * len(first)))]
     threshold = max(float(np.median(np.abs(first))), 1e-6)
     figure, axes = plt.subplots(figsize=(9, 6.5))
     axes.scatter(first, second, s=18, color="0.65", label="all maps")
-    axes.scatter(first[low], second[low], s=28, color=CLOSED, label=f"lowest {share:.0%} on the first half")
+    axes.scatter(first[low], second[low], s=28, color=CLOSED, label=f"lowest {share:.0%} on the one half")
     _both_signs(axes, threshold)
     axes.axhline(0, color="black", lw=1)
     axes.axvline(0, color="black", lw=1)
-    axes.set(xlabel="change of loss, nats\nfirst half of the pictures", ylabel="other half")
+    axes.set(xlabel="change of loss, nats\none half of the pictures", ylabel="the other half")
     axes.set_title("Who lowers the loss here need not lower it there")
     axes.legend(loc="lower right", fontsize="small")
     return figure
