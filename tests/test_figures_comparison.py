@@ -45,6 +45,19 @@ def test_normalizations_beside_the_papers():
     assert len(texts(left)) == 12 and len(texts(right)) == 8
 
 
+def test_table_3_has_the_range_over_seeds():
+    rows = [(name, layer, 0.1 * seed, seed) for name in FEW for layer in NAMES for seed in (1, 2, 6)]
+    layers = pd.DataFrame(rows, columns=["criterion", "layer", "spearman", "seed"])
+    names = ["all_layers", "all_layers_l1", "all_layers_l2", "all_layers_minmax"]
+    table = pd.DataFrame([(name, seed, *[0.1 * seed] * 4) for name in FEW for seed in (1, 2, 6)])
+    table.columns = ["criterion", "seed", *names]
+    for axes, columns in zip(drawn(figures.table3_over_seeds(layers, table)).axes, (13, 4), strict=True):
+        assert len(axes.containers) == 3
+        for dots, _, (bars,) in axes.containers:
+            assert dots.get_ydata() == pytest.approx([0.3] * columns)
+            assert np.array(bars.get_segments())[:, :, 1] == pytest.approx(np.array([[0.1, 0.6]] * columns))
+
+
 @pytest.mark.parametrize("column", COLUMNS)
 def test_error_bars_stand_at_their_numbers(column):
     ours = pd.DataFrame([[0.6, 0.2, 0.7], [0.5, 0.7, 0.6], [0.0, 0.0, 0.1]], index=FEW, columns=COLUMNS)

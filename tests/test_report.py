@@ -45,6 +45,37 @@ def test_photographs_of_several_seeds_have_a_range():
     assert high - low == pytest.approx(0.1, abs=0.011) and mean == pytest.approx((low + high) / 2, abs=0.011)
 
 
+def cells(page, begins):
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {begins} |"))
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
+def test_the_other_results_are_the_recorded_ones_beside_the_papers():
+    alexnet = results.read("alexnet_criteria").query("criterion == 'taylor'")
+    ours, _, papers, papers_l2 = cells(report.alexnet(results.read("alexnet_criteria")), "Taylor")
+    assert ours.startswith(f"{alexnet.mean_of_layers.mean():.2f} [{alexnet.mean_of_layers.min():.2f}")
+    assert (papers, papers_l2) == ("0.77", "0.75")  # printed in Table 1
+    page = report.sharing({"mnist": results.read("mnist_weight_sharing")})
+    soft = results.read("mnist_weight_sharing").set_index("method").loc["soft weight-sharing"]
+    assert cells(page, "soft weight-sharing, mnist")[1] == _range_of(soft.error_after)
+    assert cells(page, "paper: soft weight-sharing, LeNet-300-100, MNIST") == ["1.89%", "1.94%", "4.3%", "64"]
+
+
+def _range_of(values):
+    values = [values] if isinstance(values, float) else list(values)
+    mean = f"{sum(values) / len(values):.1%}"
+    return mean if len(values) == 1 else f"{mean} [{min(values):.1%}, {max(values):.1%}]"
+
+
+@pytest.mark.parametrize("sign, answer", [(1, "yes (+1.00"), (-1, "the reverse (-1.00")])
+def test_whether_the_oracle_chose_better_is_computed(sign, answer):
+    rows = [{"share": 0.5, "family": "taylor", "noise": 0.0, "draw": i} for i in range(8)]
+    cuts = pd.DataFrame(rows).assign(spearman=range(8), loss_after_cut=range(8), accuracy_0=0.1)
+    cuts["accuracy_9"] = [sign * i for i in range(8)]
+    lower_loss, nearer = cells(report.foretold(cuts), "50% | all cuts, 9 updates")[-2:]
+    assert nearer.startswith(answer) and not lower_loss.startswith(answer)
+
+
 def test_every_notebook_is_in_the_table_with_its_minutes():
     table = report.notebooks_section().splitlines()[2:]
     assert len(table) == len(list(paths.notebooks_dir().glob("[0-9]*.ipynb")))

@@ -12,7 +12,7 @@ import pandas as pd
 
 import course_lib
 from course_lib import paths
-from course_lib.classroom import needs, results, session
+from course_lib.classroom import needs, results, session, true_oracle
 from course_lib.classroom.comparison import BEYOND
 from course_lib.classroom.figures import animation
 from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
@@ -87,6 +87,15 @@ def results_section() -> str:
             correlations(petals, photographs),
             "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps.",
             curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
+            "**AlexNet**, a quarter as wide, on petals: Spearman rank correlation with the exact oracle, mean and "
+            "range over samples of images, beside the paper's on Flowers-102.",
+            alexnet(results.read("alexnet_criteria")),
+            "**Does the oracle choose the better network?** The embedded VGG-16 cut in many ways to equal MACs, each "
+            "cut retrained: rank correlation of what is known before with the accuracy after, with its bootstrap "
+            "interval.",
+            foretold(results.read("petals_true_oracle")),
+            "**Soft weight-sharing**: test error, weights that are left, compression rate.",
+            sharing({name: results.read(f"{name}_weight_sharing") for name in ("digits", "mnist")}),
         ]
     )
 
@@ -172,10 +181,7 @@ def _cell(column: str, value: object) -> str:
 
 def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
     """One row a criterion: mean over layers, over all layers after l2, here and in the paper's Table 1."""
-    paper = pd.read_csv(paths.data_dir() / "paper" / "table1.csv").query(
-        "network == 'VGG-16' and data == 'Flowers-102'"
-    )
-    printed = paper.pivot(index="criterion", columns="row", values="spearman")
+    printed = _papers_table1("VGG-16", "Flowers-102")
     means = petals.groupby("criterion").mean_of_layers.mean().sort_values(ascending=False)
     names = sorted(means.index, key=lambda name: name in BEYOND)  # a stable sort: the paper's first
     rows = []
@@ -190,7 +196,7 @@ def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
 
 
 def curves(tables: dict[str, pd.DataFrame]) -> str:
-    """One row a curve: accuracy, maps and MACs at the step nearest to half of the maps, and what it started from."""
+    """One row a curve: accuracy, maps, MACs at the step nearest to half of the maps; and the paper's Figure 4."""
     found: dict[str, dict[str, str]] = {}
     for data, table in tables.items():
         whole = table.query("number == 0").accuracy.mean()  # from scratch has none there
@@ -198,8 +204,55 @@ def curves(tables: dict[str, pd.DataFrame]) -> str:
             left = f"{runs.maps_share.mean():.0%} of the maps, {runs.macs_share.mean():.0%} of the MACs"
             text = f"{_range(runs.accuracy, '.1%')} ({left})"
             found.setdefault(_beyond(name), {})[f"{data} (whole network {whole:.1%})"] = text
-    columns = sorted({column for cells in found.values() for column in cells})
+    printed = pd.read_csv(paths.data_dir() / "paper" / "figure4.csv").query("axis == 'maps_percent'")
+    whole = printed.query("criterion == 'unpruned'").accuracy.iloc[0]
+    for row in printed.query("left == 50").itertuples():
+        if _beyond(row.criterion) in found:
+            found[_beyond(row.criterion)][f"paper, Birds-200 (whole network {whole:.1%})"] = f"{row.accuracy:.0%}"
+    columns = sorted({column for cells in found.values() for column in cells}, key=lambda name: ("paper" in name, name))
     return _table(["criterion", *columns], [[n, *(cells.get(c, "") for c in columns)] for n, cells in found.items()])
+
+
+def alexnet(table: pd.DataFrame) -> str:
+    """One row a criterion: within layers and over all layers after l2, here and in the paper's Table 1."""
+    paper = _papers_table1("AlexNet", "Flowers-102")
+    rows = []
+    for name in table.groupby("criterion").mean_of_layers.mean().sort_values(ascending=False).index:
+        runs, said = table[table.criterion == name], paper.loc[name] if name in paper.index else {}
+        ours = [_range(runs.mean_of_layers), _range(runs.all_layers_l2)]
+        rows.append([title(name), *ours, _two(said.get("per layer")), _two(said.get("all layers, l2"))])
+    return _table(["criterion", "per layer", "all layers, l2", "paper, per layer", "paper, all layers, l2"], rows)
+
+
+def foretold(cuts: pd.DataFrame) -> str:
+    """What is known of a cut before retraining against its accuracy in the end, by MACs left and kind of cut."""
+    rows = []
+    for share, those in cuts.groupby("share", sort=False):
+        found = true_oracle.predictions(those)
+        last = found[(found.updates == found.updates.max()) & found.cuts.isin(["all cuts", "criteria as they are"])]
+        for kind, pair in last.groupby("cuts", sort=False):
+            answers = pair.set_index("known").apply(true_oracle.answer, axis=1)
+            rows.append([f"{share:.0%}", f"{kind}, {last.updates.iloc[0]} updates", *answers[list(true_oracle.KNOWN)]])
+    return _table(["MACs left", "cuts", *(f"{known}: better?" for known in true_oracle.KNOWN)], rows)
+
+
+def sharing(tables: dict[str, pd.DataFrame]) -> str:
+    """Error before and after, share of weights that are not zero and compression rate; ours, then the paper's."""
+    rows = []
+    for data, table in tables.items():
+        for method, runs in table.groupby("method", sort=False):
+            errors = [_range(runs[f"error_{when}"], ".1%") for when in ("before", "after")]
+            rows.append([f"{method}, {data}", *errors, _range(runs.non_zero, ".1%"), _range(runs.rate, ".0f")])
+    for row in pd.read_csv(paths.data_dir() / "paper" / "weight_sharing.csv").itertuples():
+        rate = "" if pd.isna(row.rate) else f"{row.rate:.0f}"
+        name = f"paper: {row.method}, {row.network}, {row.data}"
+        rows.append([name, f"{row.error_before:.2%}", f"{row.error_after:.2%}", f"{row.non_zero:.1%}", rate])
+    return _table(["method, data", "error before", "error after", "weights left", "rate"], rows)
+
+
+def _papers_table1(network: str, data: str) -> pd.DataFrame:
+    paper = pd.read_csv(paths.data_dir() / "paper" / "table1.csv").query("network == @network and data == @data")
+    return paper.pivot(index="criterion", columns="row", values="spearman")
 
 
 def _measured(table: pd.DataFrame) -> str:

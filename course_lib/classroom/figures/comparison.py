@@ -23,6 +23,7 @@ HEADINGS = {
     "all_layers_l2": "all layers, l2",
 }
 WAYS = {"none": "raw", "l1": "l1", "l2": "l2", "minmax": "min-max"}
+SPREAD = ("linear_logits", "taylor", "obd", "activation_mean", "min_weight", "random")
 HEAT = {"annot": True, "fmt": ".2f", "cmap": "vlag_r", "vmin": -1, "vmax": 1, "cbar": False, "linewidths": 2}
 
 
@@ -56,6 +57,34 @@ def table_of_normalizations(
         axes.set(title=heading, xlabel="", ylabel="")
         axes.grid(visible=False)
     figure.suptitle("All layers together: what the normalisation does to the correlation")
+    return figure
+
+
+def table3_over_seeds(layers: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Both parts of Table 3 with error bars: mean and range over networks, one a seed, of a few criteria.
+
+    Args:
+        layers: criterion, layer, spearman, seed; a criterion that is not there is left out.
+        table: criterion, seed, and all_layers, all_layers_l1, all_layers_l2, all_layers_minmax.
+    """
+    shown = [name for name in SPREAD if name in set(layers.criterion) & set(table.criterion)]
+    order = list(dict.fromkeys(layers.layer))
+    frame = {"left": 0.07, "right": 0.99, "bottom": 0.2, "top": 0.82, "wspace": 0.08, "width_ratios": (5, 3)}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(15, 7), sharey=True, layout="none", gridspec_kw=frame)
+    for at, name in enumerate(shown):
+        by_layer = layers[layers.criterion == name].groupby("layer").spearman.agg(["mean", "min", "max"]).loc[order]
+        ways = table[table.criterion == name][["all_layers", *(f"all_layers_{how}" for how in ("l1", "l2", "minmax"))]]
+        aside = (at - (len(shown) - 1) / 2) * 0.13
+        for axes, found in ((left, by_layer), (right, ways.agg(["mean", "min", "max"]).T)):
+            bars = (found["mean"] - found["min"], found["max"] - found["mean"])
+            where, look = np.arange(len(found)) + aside, {"color": colour(name), "marker": MARKERS[name], "ms": 9}
+            axes.errorbar(where, found["mean"], yerr=bars, ls="none", capsize=3, label=title(name), **look)
+    left.set_xticks(range(len(order)), layer_labels(order), fontsize=13, rotation=45)
+    left.set(title="within each layer", ylabel="Spearman correlation with the oracle")
+    right.set_xticks(range(len(WAYS)), WAYS.values())
+    right.set(title="all layers together")
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=len(shown), fontsize=14)
+    figure.suptitle(f"Recorded: mean and range over {table.seed.nunique()} networks")
     return figure
 
 
