@@ -346,6 +346,17 @@ def test_the_command_records_both_methods_of_every_seed(tmp_path, monkeypatch, c
     assert "magnitude and k-means" in capsys.readouterr().out
 
 
+def test_the_papers_numbers():
+    first = sharing.papers().iloc[0]
+    assert (first.network, first.method, first.non_zero, first.rate) == (
+        "LeNet-300-100",
+        "soft weight-sharing",
+        0.043,
+        64,
+    )
+    assert first.lost == pytest.approx(0.05)  # 1.89 % and 1.94 %
+
+
 def test_recorded_tables_hold_both_methods_of_every_seed_and_add_up():
     table = sharing.recorded()
     assert "digits" in set(table.data)

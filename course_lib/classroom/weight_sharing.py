@@ -200,6 +200,16 @@ def recorded() -> pd.DataFrame:
     return pd.concat([results.read(path.stem) for path in found], ignore_index=True)
 
 
+def papers() -> pd.DataFrame:
+    """Table 1 of Ullrich et al. 2017, and the authors' tutorial: network, data, method, lost, non_zero, rate.
+
+    `lost`: points of accuracy.
+    """
+    table = pd.read_csv(paths.data_dir() / "paper" / "weight_sharing.csv")
+    lost = 100 * (table.error_after - table.error_before)
+    return table.assign(lost=lost)[["network", "data", "method", "lost", "non_zero", "rate"]]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run `study` for some seeds and record the rows."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.classroom.weight_sharing", description=main.__doc__)
