@@ -172,7 +172,8 @@ def test_a_figure_that_an_error_leaves_half_drawn_is_not_shown_below_the_next_ce
     plt.close(own)
 
 
-def test_the_next_steps_are_drawn_while_nobody_waits(watched):
+def test_the_next_steps_are_drawn_while_nobody_waits(watched, monkeypatch):
+    monkeypatch.setattr(module, "LONG_IDLE", 30 * module.IDLE)
     drawn = []
 
     def fn(k, style):
@@ -184,19 +185,23 @@ def test_the_next_steps_are_drawn_while_nobody_waits(watched):
     async def play():
         (slider, menu), picture = parts(course_lib.explore(fn, k=(0, 9, 2), style=["a", "b", "c"]))
 
-        async def moved(control=None, value=None):
-            if control is not None:
-                control.value = value
-            await asyncio.sleep(8 * module.IDLE)
+        async def after(seconds):
+            await asyncio.sleep(seconds)
             found, drawn[:] = drawn.copy(), []
             return found
 
-        assert await moved() == [(2, "a"), (3, "a"), (1, "a"), (2, "b")]
-        assert await moved(slider, 3) == [(4, "a"), (3, "b")]  # ahead, with an error that nobody has asked for
+        async def moved(control, value):
+            control.value = value
+            return await after(8 * module.IDLE)
+
+        assert await after(8 * module.IDLE) == [(2, "a"), (3, "a"), (1, "a"), (2, "b")]
+        assert await moved(slider, 3) == [(4, "a")]  # ahead, with an error that nobody has asked for
         assert 'alt="k = 3' in picture.value
-        assert await moved(slider, 4) == [(5, "a"), (4, "b")] and "not four" in picture.value
-        assert await moved(slider, 9) == [(9, "a"), (8, "a"), (9, "b")]  # there is no tenth
-        assert await moved(menu, "b") == [(9, "c"), (8, "b")]  # what moved last comes first
+        assert await moved(slider, 4) == [(5, "a")] and "not four" in picture.value
+        assert await after(40 * module.IDLE) == [(4, "b")]
+        assert await moved(slider, 9) == [(9, "a"), (8, "a")]  # there is no tenth
+        assert await moved(menu, "b") == [(9, "b"), (9, "c")]
+        assert await after(40 * module.IDLE) == [(8, "b")]
 
     asyncio.run(play())
 

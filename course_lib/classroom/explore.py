@@ -27,8 +27,10 @@ FRAMES = 24
 KEPT = 100
 #: Seconds. Changes that waited in the kernel while a picture was drawn follow each other faster than this.
 BURST = 0.02
-#: Seconds without a change after which pictures are drawn ahead.
+#: Seconds without a change after which the next steps of the control that moved last are drawn ahead.
 IDLE = 0.05
+#: The same of the other controls: not before somebody who goes step by step would have gone on, who waits otherwise.
+LONG_IDLE = 2.0
 
 
 def explore(fn: Callable[..., Figure | str], **controls):
@@ -71,11 +73,11 @@ def _live(fn: Callable, controls: dict, defaults: dict):
         shown.value = pictures(chosen())
 
     def draw_ahead(moved) -> bool:
-        for name, handle in sorted(handles.items(), key=lambda item: item[1] is not moved):
-            for value in _neighbours(handle):
-                if (values := chosen() | {name: value}) not in pictures:
-                    pictures(values)
-                    return True
+        near = [name for name, handle in handles.items() if moved is None or handle is moved]
+        for values in (chosen() | {name: value} for name in near for value in _neighbours(handles[name])):
+            if values not in pictures:
+                pictures(values)
+                return True
         return False
 
     redraw = _LastOne(draw, draw_ahead)
@@ -147,8 +149,9 @@ class _LastOne:
     """Calls `draw` when a control has moved: at once; but of the changes that waited meanwhile only for the last.
 
     The kernel hands over one change after the other. Were each of them drawn, a picture that is slow to draw would
-    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead(control)` is called, with
-    the control that moved last, as long as it finds something to draw: who goes on finds the next picture ready.
+    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead(control)` is called with
+    the control that moved last, as long as it finds something to draw: who goes on finds the next picture ready. After
+    a longer while, and before anything has moved, `draw_ahead(None)` does the same for all controls.
     """
 
     def __init__(self, draw: Callable[[], None], draw_ahead: Callable[[object], bool]):
@@ -175,13 +178,18 @@ class _LastOne:
 
     def rest(self) -> None:
         """Draw ahead after a while, unless something moves."""
-        if loop := _running_loop():
-            self.idle = loop.call_later(IDLE, self.ahead)
+        self._later(IDLE, self.moved)
 
-    def ahead(self) -> None:
+    def ahead(self, moved) -> None:
         self.idle = None
-        if self.draw_ahead(self.moved):
-            self.rest()
+        if self.draw_ahead(moved):
+            self._later(IDLE, moved)
+        elif moved is not None:
+            self._later(LONG_IDLE, None)
+
+    def _later(self, seconds: float, moved) -> None:
+        if loop := _running_loop():
+            self.idle = loop.call_later(seconds, self.ahead, moved)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
