@@ -21,7 +21,7 @@ import torch
 
 from course_lib import cost, models, pruning
 from course_lib.__main__ import main
-from course_lib.classroom import runner
+from course_lib.classroom import needs, runner
 from drills.scenes import Scene
 
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
@@ -29,20 +29,25 @@ SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 
 @contextlib.contextmanager
 def stage(notebooks: Path, cache: Path) -> Iterator[None]:
-    """One thread, a clock that stands still (its seconds are in the checkpoints), these notebooks and this cache."""
-    before = torch.get_num_threads(), pruning.time, runner.paths.notebooks_dir, cost.latency, os.environ.copy()
+    """One thread, a clock that stands still (its seconds are in the checkpoints), these notebooks and this cache.
+
+    Nor does a command look beforehand whether the disk is large enough: ours is, until somebody else fills it.
+    """
+    before = torch.get_num_threads(), pruning.time, runner.paths.notebooks_dir, cost.latency, needs.room
+    variables = os.environ.copy()
     torch.set_num_threads(1)  # a process with threads cannot be forked
     pruning.time = SimpleNamespace(perf_counter=lambda: 0.0)
     runner.paths.notebooks_dir = lambda: notebooks
     cost.latency = lambda *_, **__: cost.Latency(0.0, 0.0, 16, 1)
+    needs.room = lambda *_: None
     os.environ |= {"COURSE_LIB_CACHE": str(cache), "COURSE_LIB_PROGRESS": "0"}
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        pruning.time, runner.paths.notebooks_dir, cost.latency = before[1:4]
+        pruning.time, runner.paths.notebooks_dir, cost.latency, needs.room = before[1:]
         os.environ.clear()
-        os.environ.update(before[4])
+        os.environ.update(variables)
 
 
 def start(scene: Scene, folder: Path, said: Path) -> int:

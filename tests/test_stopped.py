@@ -15,6 +15,7 @@ from test_pruning import FAST, network, tiny_splits
 from course_lib import models, oracle, paths, pruning
 from course_lib.__main__ import main
 from course_lib.classroom import runner
+from drills.__main__ import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLD = """
@@ -29,10 +30,10 @@ with paths.alone(sys.argv[1]):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_commands_killed_at_random_moments_and_on_a_full_disk_come_to_the_same_result():
     # In a process of its own: one whose threads have computed something must not be forked.
-    drill = [sys.executable, "-m", "drills", "prune", "oracle", "run", "--kills", "2", "--full-disks", "1"]
+    drill = [sys.executable, "-m", "drills", *NAMES, "--kills", "2", "--full-disks", "1"]
     done = subprocess.run(drill, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    injected = 6 if "no full disk" in done.stderr else 9
+    injected = 8 if "no full disk" in done.stderr else 12
     assert f"{injected} faults injected, {injected} survived." in done.stdout
 
 
