@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 
 import ipywidgets as widgets
 import pytest
@@ -199,6 +200,24 @@ def test_the_next_steps_are_drawn_while_nobody_waits(watched):
         assert await moved(menu, "b") == [(9, "c"), (8, "b")]  # what moved last comes first
 
     asyncio.run(play())
+
+
+def test_who_goes_on_with_a_slow_figure_need_not_wait_for_what_is_drawn_ahead_of_other_controls(watched, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 1000)
+    drawn = []
+
+    def slow(k, style):
+        drawn.append((k, style))
+        time.sleep(0.02)
+        return svg(k)
+
+    async def play():
+        (slider, _), _ = parts(course_lib.explore(slow, k=(0, 9, 2), style=["a", "b"]))
+        slider.value = 3
+        await asyncio.sleep(8 * module.IDLE)
+
+    asyncio.run(play())
+    assert drawn == [(2, "a"), (3, "a"), (4, "a")]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ KEPT = 100
 BURST = 0.02
 #: Seconds without a change after which pictures are drawn ahead.
 IDLE = 0.05
+#: Times as long as the last picture took, a control that did not move waits for being drawn ahead: whoever goes on
+#: meanwhile would have to wait until that picture is finished.
+PATIENCE = 3
 
 
 def explore(fn: Callable[..., Figure | str], **controls):
@@ -70,9 +73,9 @@ def _live(fn: Callable, controls: dict, defaults: dict):
     def draw():
         shown.value = pictures(chosen())
 
-    def draw_ahead(moved) -> bool:
-        for name, handle in sorted(handles.items(), key=lambda item: item[1] is not moved):
-            for value in _neighbours(handle):
+    def draw_ahead(wanted: Callable[[object], bool]) -> bool:
+        for name, handle in handles.items():
+            for value in _neighbours(handle) if wanted(handle) else []:
                 if (values := chosen() | {name: value}) not in pictures:
                     pictures(values)
                     return True
@@ -147,13 +150,14 @@ class _LastOne:
     """Calls `draw` when a control has moved: at once; but of the changes that waited meanwhile only for the last.
 
     The kernel hands over one change after the other. Were each of them drawn, a picture that is slow to draw would
-    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead(control)` is called, with
-    the control that moved last, as long as it finds something to draw: who goes on finds the next picture ready.
+    run after a slider that is dragged fast. When nothing has moved for a while, `draw_ahead(wanted)` is called as long
+    as it finds something to draw: who goes on finds the next picture ready. `wanted(control)` is true of the control
+    that moved last; when nothing is left to draw of it, and after some patience, of the others.
     """
 
-    def __init__(self, draw: Callable[[], None], draw_ahead: Callable[[object], bool]):
+    def __init__(self, draw: Callable[[], None], draw_ahead: Callable[[Callable[[object], bool]], bool]):
         self.draw, self.draw_ahead, self.moved = draw, draw_ahead, None
-        self.ended, self.timer, self.idle = float("-inf"), None, None
+        self.ended, self.timer, self.idle, self.took = float("-inf"), None, None, 0.0
 
     def __call__(self, change: dict) -> None:
         self.moved = change["owner"]
@@ -175,13 +179,28 @@ class _LastOne:
 
     def rest(self) -> None:
         """Draw ahead after a while, unless something moves."""
-        if loop := _running_loop():
-            self.idle = loop.call_later(IDLE, self.ahead)
+        self._later(IDLE, self.ahead)
 
     def ahead(self) -> None:
-        self.idle = None
-        if self.draw_ahead(self.moved):
+        if self._drawn_ahead(lambda control: control is self.moved):
             self.rest()
+        else:
+            self._later(PATIENCE * self.took, self.ahead_of_others)
+
+    def ahead_of_others(self) -> None:
+        if self._drawn_ahead(lambda control: control is not self.moved):
+            self._later(max(IDLE, PATIENCE * self.took), self.ahead_of_others)
+
+    def _drawn_ahead(self, wanted: Callable[[object], bool]) -> bool:
+        self.idle, began = None, time.monotonic()
+        found = self.draw_ahead(wanted)
+        if found:
+            self.took = time.monotonic() - began
+        return found
+
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
+        if loop := _running_loop():
+            self.idle = loop.call_later(seconds, then)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
