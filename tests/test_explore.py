@@ -172,6 +172,15 @@ def test_a_figure_that_an_error_leaves_half_drawn_is_not_shown_below_the_next_ce
     plt.close(own)
 
 
+def test_an_axis_that_chooses_its_ticks_chooses_few(watched):
+    figure, (chosen, given) = plt.subplots(1, 2, figsize=(20, 10))
+    chosen.set(xlim=(0, 10))
+    given.set(xlim=(0, 10), xticks=range(11))
+    module.picture.image(figure)
+    assert 3 <= len(chosen.get_xticks()) <= module.picture.TICKS + 2  # two of them may lie outside
+    assert list(given.get_xticks()) == list(range(11))
+
+
 def test_the_next_steps_are_drawn_while_nobody_waits(watched, monkeypatch):
     monkeypatch.setattr(module, "LONG_IDLE", 30 * module.IDLE)
     drawn = []

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from matplotlib import pyplot
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, NullLocator
+from matplotlib.ticker import AutoLocator, LogFormatterSciNotation, NullLocator
 
 #: Characters of a description: a screen reader cannot skim.
 LONGEST = 700
 #: Points of a cloud from which on it is drawn as an image: as shapes they would take long, here and in the browser.
 MANY = 300
+#: Ticks of an axis that chooses them itself, at most: each takes a millisecond and more.
+TICKS = 6
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -75,13 +77,15 @@ def _text(artist) -> str:
 
 
 def _lighten(figure: Figure) -> None:
-    """Leave out what takes time to draw and nobody sees: ticks without a label, the outlines of many points."""
+    """Leave out what takes time to draw and nobody needs: ticks without a label, or close together; many outlines."""
     for axes in figure.axes:
         if not axes.axison:
             axes.set(xticks=[], yticks=[])
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
                 _lighten_powers(axis)
+            elif type(axis.get_major_locator()) is AutoLocator and len(axis.get_majorticklocs()) > TICKS:
+                axis.get_major_locator().set_params(nbins=TICKS - 1)
         for cloud in axes.collections:
             cloud.set_rasterized(len(cloud.get_offsets()) > MANY)
         for line in axes.lines:

@@ -9,6 +9,7 @@ Taught in: notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import json
 import random
@@ -276,6 +277,7 @@ def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, 
         _share_the_machine()
     _repeatable(seed, lab.device)
     figure_style()
+    _spare_the_imported()
     print(_greeting(lab))
     return lab
 
@@ -303,6 +305,12 @@ def _device(asked: str | None, best: bool) -> torch.device:
 def _share_the_machine() -> None:
     """At most `MOST_THREADS`, and no more than the cores that this process may use, which torch asks no container."""
     torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count(), MOST_THREADS))
+
+
+def _spare_the_imported() -> None:
+    """Keep the search for garbage away from the libraries, which stay: it interrupted drawings for long."""
+    gc.collect()
+    gc.freeze()
 
 
 def _repeatable(seed: int, device: torch.device) -> None:
