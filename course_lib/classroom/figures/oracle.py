@@ -254,9 +254,9 @@ def agreement(found: pd.DataFrame, oracle: str = "oracle-abs", layers: str = "ea
     rows = found[(found.absolute == (oracle == "oracle-abs")) & (found.layers == layers.split()[0])]
     frame = {"left": 0.1, "right": 0.74, "bottom": 0.14, "top": 0.9}
     figure, axes = plt.subplots(figsize=(11, 6), layout="none", gridspec_kw=frame)
-    for name, draws in rows.groupby("against", sort=False):
-        low, middle, high = draws.groupby("images").spearman.quantile([0.025, 0.5, 0.975]).unstack().to_numpy().T
-        n = np.sort(draws.images.unique())
+    spread = rows.groupby(["against", "images"]).spearman.quantile([0.025, 0.5, 0.975]).unstack()
+    for name in rows.against.unique():
+        n, (low, middle, high) = spread.loc[name].index.to_numpy(), spread.loc[name].to_numpy().T
         axes.plot(n, middle, marker="o", lw=2.5, color=SIDES[name], label=f"with {name}")
         axes.fill_between(n, low, high, color=SIDES[name], alpha=0.18, lw=0)
     axes.set_xscale("log", base=2)
