@@ -409,7 +409,12 @@ def _columns(path: Path) -> dict[str, str]:
     """The lines "number value" of a list of CUB-200-2011."""
     if not path.exists():
         raise DataError(f"{path} is missing. Unpack CUB_200_2011.tgz again ({BIRDS_URL}).")
-    return dict(line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+    pairs = [line.split(maxsplit=1) for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise DataError(
+            f"{path} is damaged: {wrong[0][0]!r} has no value. Unpack CUB_200_2011.tgz again ({BIRDS_URL})."
+        )
+    return dict(pairs)
 
 
 def load_imagenet(

@@ -19,6 +19,7 @@ from course_lib import cost, criteria, datasets, distributed, models, ranking, s
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Layer, Scores
 from course_lib.names import UnknownName, unknown
+from course_lib.progress import meter
 
 SPLITS = ("train", "val", "test")
 
@@ -148,16 +149,27 @@ def prune(
 
 
 def _steps(run: _Run, budget: dict[str, int], min_accuracy: float | None, folder: Path | None) -> Iterator[Step]:
-    with contextlib.nullcontext() if folder is None else distributed.alone(folder):
-        if folder is not None:
-            yield from run.resume(folder)
-        while run.step is None or not run.is_done(budget):
-            step = run.advance(budget) if run.step else run.start()
-            if min_accuracy is not None and step.accuracy < min_accuracy:
-                return
-            if folder is not None:
-                distributed.first(run.save, folder)
+    whole, least = cost.feature_maps(run.model), budget.get("maps_left")
+    with (
+        contextlib.nullcontext() if folder is None else distributed.alone(folder),
+        meter("pruning", " maps", show=run.progress) as bar,
+    ):
+        bar.total = None if least is None else whole - max(least, run.floor)  # other budgets may end it anywhere
+        for step in _walk(run, budget, min_accuracy, folder):
+            bar.update(whole - step.maps_left - bar.n)
             yield step
+
+
+def _walk(run: _Run, budget: dict[str, int], min_accuracy: float | None, folder: Path | None) -> Iterator[Step]:
+    if folder is not None:
+        yield from run.resume(folder)
+    while run.step is None or not run.is_done(budget):
+        step = run.advance(budget) if run.step else run.start()
+        if min_accuracy is not None and step.accuracy < min_accuracy:
+            return
+        if folder is not None:
+            distributed.first(run.save, folder)
+        yield step
 
 
 class _Run:

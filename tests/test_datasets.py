@@ -306,6 +306,9 @@ def test_incomplete_birds_are_refused(birds):
     lists.write_text("".join(lists.read_text().splitlines(keepends=True)[:4]))
     with pytest.raises(DataError, match=r"lists of images in \S* do not agree.*CUB_200_2011.tgz"):
         datasets.load("birds200", root=birds)
+    lists.write_bytes(lists.read_bytes()[:-2])
+    with pytest.raises(DataError, match=r"image_class_labels.txt is damaged: '4' has no value"):
+        datasets.load("birds200", root=birds)
     lists.unlink()
     with pytest.raises(DataError, match=r"image_class_labels.txt is missing"):
         datasets.load("birds200", root=birds)

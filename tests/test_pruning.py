@@ -1,6 +1,7 @@
 """The pruning loop: budgets, numbers, and runs that are killed and go on to the identical result."""
 
 import copy
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from networks import batches, small_vgg
 from torch import nn
 from torch.utils.data import TensorDataset
+from tqdm.std import tqdm
 
 from course_lib import cost, criteria, models, pruning, ranking, training
 from course_lib.datasets import DataError, Splits
@@ -35,6 +37,24 @@ def tiny_splits():
 def network(**options):
     """18 feature maps in layers of 5, 6 and 7."""
     return small_vgg(**options).float()
+
+
+def test_a_bar_counts_the_maps_that_are_gone(monkeypatch, tmp_path):
+    seen = []
+
+    class Bar(tqdm):
+        def update(self, n=1):
+            super().update(n)
+            seen.append((self.n, self.total))
+
+    monkeypatch.setattr(pruning, "meter", lambda *_, **__: Bar(file=io.StringIO()))
+    how = {"maps_left": 9, "folder": tmp_path} | FAST
+    assert len(list(pruning.prune(network(), tiny_splits(), **how))) == 4
+    assert seen == [(0, 9), (3, 9), (6, 9), (9, 9)]
+    list(pruning.prune(network(), tiny_splits(), **how))  # only read, and counted as well
+    assert seen[4:] == seen[:4]
+    list(pruning.prune(network(), tiny_splits(), macs_left=0.6, **FAST))
+    assert seen[-1][1] is None  # nobody knows how many maps that is
 
 
 def run(model=None, **options):

@@ -1,5 +1,7 @@
 """Recorded results carry how they were made, and are whole or not there."""
 
+import importlib.util
+import shlex
 from datetime import datetime, timezone
 
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 import course_lib
+from course_lib import paths
 from course_lib.classroom import results
 
 ROWS = [{"maps_left": 1.0, "accuracy": 0.9}, {"maps_left": 0.5, "accuracy": 0.8}]
@@ -62,3 +65,14 @@ def test_read_finds_by_name_and_answers_with_the_nearest(tmp_path, monkeypatch):
     assert len(results.read("table1")) == len(results.read("table1.csv")) == 2
     with pytest.raises(FileNotFoundError, match="Did you mean 'table1'"):
         results.read("tabel1")
+
+
+@pytest.mark.parametrize("path", sorted((paths.data_dir() / "results").glob("*.csv")), ids=lambda path: path.stem)
+def test_every_recorded_row_names_the_command_that_makes_it(path):
+    for command in pd.read_csv(path).command.unique():
+        python, option, module, *arguments = shlex.split(command)
+        assert (python, option) == ("python", "-m") and importlib.util.find_spec(module) is not None
+        if module == "course_lib":
+            assert arguments[0] in ("oracle", "prune", "reproduce", "run")
+            after = arguments[arguments.index("--set") + 1 :] if "--set" in arguments else []
+            assert all(word.partition("=")[0].isidentifier() for word in after if not word.startswith("--"))

@@ -1,6 +1,7 @@
 """Sessions: profiles, overrides, devices, repeatability."""
 
 import dataclasses
+import gc
 import random
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def test_overrides_replace_fields():
 def test_an_unknown_profile_or_field_is_answered_with_the_nearest(arguments, nearest):
     with pytest.raises(ValueError, match=nearest):
         session.choose(**{"profile": "ci", **arguments})
+
+
+def test_the_search_for_garbage_leaves_out_what_is_there_when_a_session_starts():
+    gc.unfreeze()
+    session.start("ci")
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_one_curve_is_a_list_of_one_and_not_of_letters():

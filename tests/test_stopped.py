@@ -72,7 +72,7 @@ sys.exit(stoppable(hold))
 """
 
 
-def test_one_folder_is_for_one_run_and_the_lock_dies_with_its_process(tmp_path):
+def test_one_folder_is_for_one_run_and_the_lock_dies_with_its_process(tmp_path, capsys):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, env=environment)
     assert holder.stdout.readline() == b"held\n"
@@ -85,6 +85,8 @@ def test_one_folder_is_for_one_run_and_the_lock_dies_with_its_process(tmp_path):
             oracle.ablate(small_vgg(), [images], folder=tmp_path)
         with pytest.raises(BlockingIOError, match="Another run"):
             runner.run([], tmp_path, "ci")
+        assert main(["prune", "--model", "vgg16-petals", "--epochs", "1", "--out", str(tmp_path)]) == 2
+        assert "Another run is at work" in capsys.readouterr().err  # before it has fine-tuned
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     finally:
         holder.send_signal(signal.SIGKILL)
@@ -107,6 +109,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, capsy
         next(pruning.prune(network(), tiny_splits(), maps_left=9, folder=below, **FAST))
     with pytest.raises(OSError, match="could not be written"):
         models.save(network(), below / "network.safetensors")
+    assert main(["prune", "--epochs", "1", "--out", str(below)]) == 2
+    assert "could not be written" in capsys.readouterr().err
     assert main(["oracle", "--examples", "8", "--out", str(below / "oracle.csv")]) == 2
     assert main(["run", "--profile", "ci", "--out", str(below)]) == 2
     said = capsys.readouterr().err

@@ -61,6 +61,12 @@ def prune(argv: list[str] | None = None) -> None:
     loop = needs.of_pruning(model, splits.train[0][0].shape, options.until_maps, len(splits.test), settings)
     needs.room(loop, options.out / "steps")
     _say(needed.then(loop), model, splits, "Larger --maps-per-step or fewer --updates; a killed run goes on.")
+    with distributed.alone(options.out):
+        _prune_into(options, model, splits, _typed("prune", argv))
+
+
+def _prune_into(options: argparse.Namespace, model: nn.Module, splits: Splits, command: str) -> None:
+    """Fine-tune and prune, and write everything into the output folder."""
     if options.epochs:
         model = _fine_tuned(model, options, splits)
     steps = []
@@ -81,7 +87,7 @@ def prune(argv: list[str] | None = None) -> None:
     write, image_shape = distributed.first, tuple(splits.test[0][0].shape)
     small = write(models.save, step.model, options.out / "pruned.safetensors", notes=steps[-1])
     plain = write(export.program, step.model, image_shape, options.out / "pruned.pt2")
-    write(results.record, steps, options.out / "steps.csv", command=_typed("prune", argv), seed=options.seed)
+    write(results.record, steps, options.out / "steps.csv", command=command, seed=options.seed)
     print(
         f"\n{_before_and_after(model, step.model, splits)}\nThe small network is {small} (models.load); for plain "
         f"PyTorch it is {plain} (torch.export.load)."

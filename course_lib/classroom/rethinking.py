@@ -18,6 +18,7 @@ from course_lib import cost, datasets, models, residual, training
 from course_lib.classroom import results
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Scores, copy_with
+from course_lib.progress import track
 
 Masks = dict[str, Tensor]  # weight name -> True where the weight stays
 
@@ -91,7 +92,7 @@ def lottery(
     first = fresh(seed)
     dense, found = train(first, {})
     rows, ticket = [{"what": "dense network", "density": 1.0, **found}], dense
-    for density in densities:
+    for density in track(densities, "tickets"):
         masks = largest(ticket, density)
         starts = {
             "winning ticket": (first, masks),
@@ -120,7 +121,7 @@ def scratch(
     shape = tuple(splits.train[0][0].shape)
 
     def train(model: nn.Module, length: int) -> nn.Module:
-        training.fit(model, splits.train, epochs=length, lr=4e-3, seed=seed, progress=False)
+        training.fit(model, splits.train, epochs=length, lr=4e-3, seed=seed)
         return model
 
     def fresh(number: int) -> nn.Module:
