@@ -112,7 +112,8 @@ def test_a_command_that_would_not_fit_begins_nothing(monkeypatch, tmp_path, caps
 
 def test_the_doctor_says_what_was_recorded_of_a_profile_and_that_others_were_not(monkeypatch):
     runs = {"run_ci": pd.DataFrame({"seconds": [100.0, 200.0], "peak_mb": [900, 3000], "machine": "Linux 2 cores"})}
-    monkeypatch.setattr(results, "read", lambda name: runs[name] if name in runs else _missing(name))
+    monkeypatch.setattr(results, "recorded", lambda name: name in runs)
+    monkeypatch.setattr(results, "read", runs.get)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=4e9))
     ci, laptop, paper = doctor._profiles()
     assert ci.ok and "ci: 2 notebooks took 5 minutes and at most 3.0 GB" in ci.message and "Linux 2 cores" in ci.message
@@ -120,10 +121,6 @@ def test_the_doctor_says_what_was_recorded_of_a_profile_and_that_others_were_not
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2e9))
     ci, *_ = doctor._profiles()
     assert not ci.ok and "too little memory here (2.0 GB)" in ci.message
-
-
-def _missing(name):
-    raise FileNotFoundError(name)
 
 
 def test_fine_tuning_and_pruning_are_counted_together_and_estimates_less_than_the_whole():

@@ -32,6 +32,7 @@ NINE = (
     *("taylor", "obd", "activation_mean", "activation_std", "apoz", "mutual_information"),
     *("min_weight", "l1_norm", "random"),
 )
+DRAWS = 10  # random sign vectors a minibatch for curvature, as in appendix A.6
 BEYOND = ("linear_logits", "second_order")  # the paper
 # These answer for every example by itself.
 PER_EXAMPLE = ("taylor", "obd", "activation_mean", "activation_std", "apoz", *BEYOND)

@@ -44,7 +44,6 @@ from course_lib.classroom.commands import DTYPES, plainly
 from course_lib.feature_maps import Chain, Scores
 
 REDRAWN = 50  # times the images are redrawn for the error bars of Table 1
-DRAWS = 10  # random sign vectors a minibatch for curvature, as in appendix A.6
 STEPS = (1, 16, 64, 256)  # feature maps a step
 UPDATES = (0, 10, 30, 100)  # of fine-tuning between two steps
 PAPERS_UPDATES = (10, 30, 60, 1000)  # the same in Figure 6
@@ -94,7 +93,8 @@ class Run:
     @cached_property
     def scores(self) -> dict[str, Scores]:
         """Every criterion on the images of the oracle."""
-        return criteria.score(self.model, self.batches, list(criteria.CRITERIA), draws=DRAWS, seed=self.lab.seed)
+        names, seed = list(criteria.CRITERIA), self.lab.seed
+        return criteria.score(self.model, self.batches, names, draws=comparison.DRAWS, seed=seed)
 
     def prune(self, name: str, **settings) -> list[dict]:
         """The rows of one pruning run by the profile's settings, but for `settings`; it goes on where it was killed."""

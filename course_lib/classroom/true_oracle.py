@@ -20,7 +20,7 @@ from scipy import stats
 from torch import nn
 
 from course_lib import cost, criteria, datasets, oracle, pruning, ranking, surgery, training
-from course_lib.classroom import comparison, reproduce, results, session
+from course_lib.classroom import comparison, results, session
 from course_lib.datasets import Splits
 from course_lib.feature_maps import Scores
 from course_lib.progress import track
@@ -118,7 +118,7 @@ def study(
     judged = datasets.subset(splits.train, min(1000, len(splits.train)), seed)
     truth = oracle.ablate(model, shown)
     found = {"oracle": {layer: change.abs() for layer, change in truth.items()}}
-    found |= criteria.score(model, shown, CRITERIA, draws=reproduce.DRAWS, seed=seed)
+    found |= criteria.score(model, shown, CRITERIA, draws=comparison.DRAWS, seed=seed)
     bases = {family: ranking.normalize(scores, "l2") for family, scores in found.items()}
     every, shape = list(cuts(bases, noise, draws, unscored, seed)), tuple(splits.train[0][0].shape)
     for cut in track(every, "cutting and retraining"):
