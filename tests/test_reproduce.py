@@ -181,6 +181,7 @@ def test_latency_of_smaller_and_smaller_networks(tmp_path, monkeypatch):
 
 
 def test_the_command_is_written_as_a_reader_types_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "_say", lambda *_: None)  # would look into the folder of photographs
     monkeypatch.setitem(reproduce.EXPERIMENTS, "oracle", lambda run: [{"value": run.lab.profile.oracle_images}])
     typed = ["--profile", "ci", "--only", "oracle", "--seeds", "3", "--out", str(tmp_path)]
     assert reproduce.main([*typed, "--set", "oracle_images=8", "data_root=/home/me/photos"]) == 0
