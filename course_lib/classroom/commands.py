@@ -60,7 +60,8 @@ def prune(argv: list[str] | None = None) -> None:
     )
     loop = needs.of_pruning(model, splits.train[0][0].shape, options.until_maps, len(splits.test), settings)
     needs.room(loop, options.out / "steps")
-    _say(needed.then(loop), model, splits, "Larger --maps-per-step or fewer --updates; a killed run goes on.")
+    shorter = "Larger --maps-per-step or fewer --updates; a killed run goes on."
+    print(needs.said(needed.then(loop), model, splits.train, shorter), flush=True)
     with distributed.alone(options.out):
         _prune_into(options, model, splits, _typed("prune", argv))
 
@@ -114,7 +115,7 @@ def measure_oracle(argv: list[str] | None = None) -> None:
         needed = needs.of_oracle(*asked, options.layers, options.method)
     else:
         needed = needs.of_estimate(*asked, options.budget, options.layers)
-    _say(needed, model, splits, "--budget 0.1 needs a tenth.")
+    print(needs.said(needed, model, splits.train, "--budget 0.1 needs a tenth."), flush=True)
     found = (_measured if options.budget is None else _estimated)(model, batches, options)
     rows = [
         {"layer": name, "map": at} | {heading: float(column[at]) for heading, column in columns.items()}
@@ -210,12 +211,6 @@ def _fine_tuned(model: nn.Module, options: argparse.Namespace, splits: Splits) -
     if models.notes(kept) != made_of:
         raise ValueError(f"{kept} was made by other settings: {models.notes(kept)}. Give another folder with --out.")
     return models.load(kept).to(options.device)
-
-
-def _say(needed: needs.Needs, model: nn.Module, splits: Splits, shorter: str) -> None:
-    images = torch.stack([splits.train[at][0] for at in range(min(8, len(splits.train)))])
-    free = needs.available(next(model.parameters()).device)
-    print(needs.statement(needed, needs.rate(model, images), free, images.shape[-1], shorter), flush=True)
 
 
 def _before_and_after(before: nn.Module, after: nn.Module, splits: Splits) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from course_lib import cost, datasets, oracle, training
 from course_lib.feature_maps import Chain, device_of, evaluating, place
@@ -167,6 +168,13 @@ def statement(needs: Needs, macs_per_second: float, free: int, image_size: int, 
     disk = f", and {gigabytes(needs.disk)} of disk" if needs.disk else ""
     line = f"Needs at most about {duration(seconds)} ({basis}) and {gigabytes(needs.memory)} of memory{disk}."
     return f"{line} Too long? {shorter}" if seconds > LONG else line
+
+
+def said(needs: Needs, model: nn.Module, dataset: Dataset, shorter: str) -> str:
+    """`statement` for this machine, at the rate at which images of the data set pass through the network now."""
+    images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
+    free = available(device_of(model))
+    return statement(needs, rate(model, images), free, images.shape[-1], shorter)
 
 
 def room(needs: Needs, folder: Path) -> None:

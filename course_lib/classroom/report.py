@@ -12,7 +12,7 @@ import pandas as pd
 
 import course_lib
 from course_lib import paths
-from course_lib.classroom import needs, results, session, true_oracle
+from course_lib.classroom import comparison, needs, results, session, true_oracle
 from course_lib.classroom.comparison import BEYOND
 from course_lib.classroom.figures import animation
 from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
@@ -181,18 +181,30 @@ def _cell(column: str, value: object) -> str:
 
 def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
     """One row a criterion: mean over layers, over all layers after l2, here and in the paper's Table 1."""
-    printed = _papers_table1("VGG-16", "Flowers-102")
-    means = petals.groupby("criterion").mean_of_layers.mean().sort_values(ascending=False)
+    return _table1({"petals, ": petals, "photographs, ": photographs}, "VGG-16")
+
+
+def alexnet(table: pd.DataFrame) -> str:
+    """The same of one network and data set."""
+    return _table1({"": table}, "AlexNet")
+
+
+def _table1(tables: dict[str, pd.DataFrame], network: str) -> str:
+    """{what stands before the headings: table}, and what the paper prints of the network on Flowers-102.
+
+    Rows by the first table, the best first, those beyond the paper last.
+    """
+    columns = {"mean_of_layers": "per layer", "all_layers_l2": "all layers, l2"}
+    means = next(iter(tables.values())).groupby("criterion").mean_of_layers.mean().sort_values(ascending=False)
     names = sorted(means.index, key=lambda name: name in BEYOND)  # a stable sort: the paper's first
+    printed = pd.read_csv(paths.data_dir() / "paper" / "table1.csv")
+    paper = comparison.papers_table1(printed, network, "Flowers-102", names)
     rows = []
     for name in names:
-        said, cells = printed.loc[name] if name in printed.index else {}, [_beyond(name)]
-        for runs in (petals[petals.criterion == name], photographs[photographs.criterion == name]):
-            cells += [_range(runs.mean_of_layers), _range(runs.all_layers_l2)]
-        rows.append([*cells, _two(said.get("per layer")), _two(said.get("all layers, l2"))])
-    head = ["criterion", "petals, per layer", "petals, all layers, l2", "photographs, per layer"]
-    head += ["photographs, all layers, l2", "paper, per layer", "paper, all layers, l2"]
-    return _table(head, rows)
+        ours = [_range(table.loc[table.criterion == name, column]) for table in tables.values() for column in columns]
+        rows.append([_beyond(name), *ours, *(_two(paper.loc[name, column]) for column in columns)])
+    heads = [f"{begins}{heading}" for begins in (*tables, "paper, ") for heading in columns.values()]
+    return _table(["criterion", *heads], rows)
 
 
 def curves(tables: dict[str, pd.DataFrame]) -> str:
@@ -211,17 +223,6 @@ def curves(tables: dict[str, pd.DataFrame]) -> str:
             found[_beyond(row.criterion)][f"paper, Birds-200 (whole network {whole:.1%})"] = f"{row.accuracy:.0%}"
     columns = sorted({column for cells in found.values() for column in cells}, key=lambda name: ("paper" in name, name))
     return _table(["criterion", *columns], [[n, *(cells.get(c, "") for c in columns)] for n, cells in found.items()])
-
-
-def alexnet(table: pd.DataFrame) -> str:
-    """One row a criterion: within layers and over all layers after l2, here and in the paper's Table 1."""
-    paper = _papers_table1("AlexNet", "Flowers-102")
-    rows = []
-    for name in table.groupby("criterion").mean_of_layers.mean().sort_values(ascending=False).index:
-        runs, said = table[table.criterion == name], paper.loc[name] if name in paper.index else {}
-        ours = [_range(runs.mean_of_layers), _range(runs.all_layers_l2)]
-        rows.append([title(name), *ours, _two(said.get("per layer")), _two(said.get("all layers, l2"))])
-    return _table(["criterion", "per layer", "all layers, l2", "paper, per layer", "paper, all layers, l2"], rows)
 
 
 def foretold(cuts: pd.DataFrame) -> str:
@@ -250,11 +251,6 @@ def sharing(tables: dict[str, pd.DataFrame]) -> str:
     return _table(["method, data", "error before", "error after", "weights left", "rate"], rows)
 
 
-def _papers_table1(network: str, data: str) -> pd.DataFrame:
-    paper = pd.read_csv(paths.data_dir() / "paper" / "table1.csv").query("network == @network and data == @data")
-    return paper.pivot(index="criterion", columns="row", values="spearman")
-
-
 def _measured(table: pd.DataFrame) -> str:
     """What stands behind the numbers of a table of correlations."""
     seeds, maps = table.seed.nunique(), f"{table.maps.max():,} maps, {table.images.max():,} images"
@@ -271,8 +267,8 @@ def _range(values: pd.Series, form: str = ".2f") -> str:
     return f"{values.mean():{form}} [{values.min():{form}}, {values.max():{form}}]"
 
 
-def _two(value: float | None) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.2f}"
+def _two(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -242,12 +242,10 @@ def needed(run: Run, model: torch.nn.Module, names: Iterable[str]) -> needs.Need
 def _say(run: Run, names: Iterable[str]) -> None:
     """Print what a seed needs. needs.TooLarge for what does not fit."""
     model = run.lab.pretrained(run.splits)
-    found, free = needed(run, model, names), needs.available(run.lab.device)
+    found = needed(run, model, names)
     needs.room(found, run.folder)
-    images = torch.stack([run.splits.train[at][0] for at in range(min(8, len(run.splits.train)))])
     shorter = "Smaller sizes by --set, fewer experiments by --only; a killed run goes on."
-    said = needs.statement(found, needs.rate(model, images), free, images.shape[-1], shorter)
-    print(f"For each seed: {said}", flush=True)
+    print(f"For each seed: {needs.said(found, model, run.splits.train, shorter)}", flush=True)
 
 
 def reproduce(
@@ -273,19 +271,20 @@ def reproduce(
             anything is begun. BlockingIOError: for a folder in which another run is at work. OSError: for one that
             cannot be written to.
     """
-    names, seeds = list(names), list(seeds)
+    names = list(names)
     with distributed.alone(out):
         distributed.first(_same_sizes, out, {"profile": profile, "dtype": str(dtype), **overrides})
+        said = False
         for seed in seeds:
             run = Run(session.start(profile, seed, **overrides), out / "work" / f"seed-{seed}", dtype)
-            if seed == seeds[0]:
-                _say(run, names)
-            for name in names:
-                part = run.folder / f"{name}.csv"
-                if not distributed.first(part.exists):
-                    print(f"{name}, seed {seed} ...", flush=True)
-                    rows = pd.DataFrame(EXPERIMENTS[name](run)).assign(seed=seed)
-                    distributed.first(results.record, rows, part, command=command, seed=None)
+            left = [name for name in dict.fromkeys(names) if not distributed.first((run.folder / f"{name}.csv").exists)]
+            if left and not said:
+                _say(run, left)
+                said = True
+            for name in left:
+                print(f"{name}, seed {seed} ...", flush=True)
+                rows = pd.DataFrame(EXPERIMENTS[name](run)).assign(seed=seed)
+                distributed.first(results.record, rows, run.folder / f"{name}.csv", command=command, seed=None)
         return [distributed.first(_gathered, name, out) for name in names]
 
 

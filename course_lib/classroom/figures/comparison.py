@@ -69,11 +69,12 @@ def table3_over_seeds(layers: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """
     shown = [name for name in SPREAD if name in set(layers.criterion) & set(table.criterion)]
     order = list(dict.fromkeys(layers.layer))
+    columns = ["all_layers" if how == "none" else f"all_layers_{how}" for how in WAYS]
     frame = {"left": 0.07, "right": 0.99, "bottom": 0.2, "top": 0.82, "wspace": 0.08, "width_ratios": (5, 3)}
     figure, (left, right) = plt.subplots(1, 2, figsize=(15, 7), sharey=True, layout="none", gridspec_kw=frame)
     for at, name in enumerate(shown):
         by_layer = layers[layers.criterion == name].groupby("layer").spearman.agg(["mean", "min", "max"]).loc[order]
-        ways = table[table.criterion == name][["all_layers", *(f"all_layers_{how}" for how in ("l1", "l2", "minmax"))]]
+        ways = table.loc[table.criterion == name, columns]
         aside = (at - (len(shown) - 1) / 2) * 0.13
         for axes, found in ((left, by_layer), (right, ways.agg(["mean", "min", "max"]).T)):
             bars = (found["mean"] - found["min"], found["max"] - found["mean"])
