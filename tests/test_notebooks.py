@@ -211,7 +211,7 @@ def one_core():
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def runs(request, tmp_path_factory):
     """Of what the selected tests ask for, the folder and the outcome to come; two at a time, a core each."""
     asked = [item.callspec.params for item in request.session.items if "runs" in item.fixturenames]

@@ -68,7 +68,7 @@ def test_a_run_with_failures_reports_each_and_finishes_the_others(folder, tmp_pa
 
 def test_peak_memory_is_measured_and_a_whole_profile_is_recorded(folder, tmp_path, capsys, monkeypatch):
     notebook(folder, "01_small", "1")
-    notebook(folder, "02_large", "import time\nheld = bytearray(300_000_000)\ntime.sleep(3)")
+    notebook(folder, "02_large", "import time\nheld = bytearray(300_000_000)\ntime.sleep(1)")
     monkeypatch.setattr(runner.paths, "data_dir", lambda: tmp_path / "data")
     typed = ["run", "--profile", "ci", "--out", str(tmp_path / "build")]
     with pytest.raises(SystemExit):
