@@ -215,6 +215,21 @@ def test_the_next_steps_are_drawn_while_nobody_waits(watched, monkeypatch):
     asyncio.run(play())
 
 
+def test_of_a_figure_with_few_pictures_all_are_drawn_while_nobody_waits(watched):
+    drawn = []
+
+    def fn(style, log):
+        drawn.append((style, log))
+        return svg(0)
+
+    async def play():
+        course_lib.explore(fn, style=["a", "b", "c"], log=False)
+        await asyncio.sleep(12 * module.IDLE)
+
+    asyncio.run(play())
+    assert sorted(drawn) == [(style, log) for style in "abc" for log in (False, True)]
+
+
 @pytest.mark.parametrize(
     ("control", "step", "form"),
     [((-2.0, 2.0, 0.5), 0.02, ".2f"), ((0.5, 0.999, 0.98), 0.002, ".3f"), ((0, 300.0, 30), 2, ".0f")],

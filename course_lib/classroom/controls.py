@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 
@@ -95,3 +96,8 @@ def handful(controls: dict, pictures: int) -> dict[str, list]:
     while np.prod(list(most.values())) > pictures and max(most.values()) > 1:
         most[max(most, key=most.get)] -= 1
     return {name: values(control, most[name]) for name, control in controls.items()}
+
+
+def combinations(lists: dict[str, list]) -> list[dict]:
+    """Every choice of one value from each list."""
+    return [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]

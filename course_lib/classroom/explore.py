@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from course_lib.progress import is_watched
 FRAMES = 24
 #: Pictures that one figure keeps, so that a slider that goes back need not wait: some 50 kB each.
 KEPT = 100
+#: Of a figure that has no more pictures than this, all are drawn ahead.
+FEW = 12
 #: Seconds. Changes that waited in the kernel while a picture was drawn follow each other faster than this.
 BURST = 0.02
 #: Seconds without a change after which the next steps of the control that moved last are drawn ahead.
@@ -65,6 +68,8 @@ def _live(fn: Callable, controls: dict, defaults: dict):
     # One widget for all pictures. A data address, since Colab has had trouble with binary widget messages.
     shown = widgets.HTML(pictures.draw(defaults))
     handles = {name: _widget(name, control) for name, control in controls.items()}
+    every = kinds.combinations({name: kinds.values(control, FEW + 1) for name, control in controls.items()})
+    few = every if len(every) <= FEW else []
 
     def chosen() -> dict:
         return {name: _clean(handle.value) for name, handle in handles.items()}
@@ -74,7 +79,8 @@ def _live(fn: Callable, controls: dict, defaults: dict):
 
     def draw_ahead(moved) -> bool:
         near = [name for name, handle in handles.items() if moved is None or handle is moved]
-        for values in (chosen() | {name: value} for name in near for value in _neighbours(handles[name])):
+        steps = (chosen() | {name: value} for name in near for value in _neighbours(handles[name]))
+        for values in itertools.chain(steps, few):
             if values not in pictures:
                 pictures(values)
                 return True

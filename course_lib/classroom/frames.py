@@ -84,10 +84,9 @@ def drawn(fn: Callable[..., Figure | str], lists: dict[str, list], first: dict):
             f"frames({controls.called(fn)}, ...) would draw {product} = {math.prod(sizes)} pictures, more than {MOST}. "
             "Give fewer values, or use explore()."
         )
-    combinations = [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
     pictures = [
         _frame(picture.image(fn(**chosen), said(chosen)), hidden=chosen != first)
-        for chosen in track(combinations, f"drawing {controls.called(fn)}")
+        for chosen in track(controls.combinations(lists), f"drawing {controls.called(fn)}")
     ]
     rows = "".join(_control(name, choices, choices.index(first[name])) for name, choices in lists.items())
     label = html.escape(controls.called(fn).replace("_", " "))
