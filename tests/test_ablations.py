@@ -30,6 +30,32 @@ def test_standard_error_is_scipys(measured):
     assert np.allclose(ablations.standard_error(effects), stats.sem(effects.numpy()))
 
 
+def test_redrawn_values_are_drawn_with_or_without_replacement():
+    values = torch.arange(10.0)
+    often = ablations.redrawn(values, 10, 300)
+    assert often.shape == (300, 10) and any(len(row.unique()) < 10 for row in often)
+    assert torch.bincount(often.long().flatten()).min() > 200  # each is drawn 300 times on average
+    once = ablations.redrawn(values, 7, 300, replace=False)
+    assert once.shape == (300, 7) and all(len(row.unique()) == 7 for row in once)
+    assert torch.bincount(once.long().flatten()).min() > 150  # 210 times on average
+
+
+def test_guesses_are_the_sampled_oracles(measured):
+    model, data, effects = measured
+    guess, doubt = ablations.guesses(model, data, "5", [4, 1])
+    assert guess.shape == doubt.shape == (len(effects["5"]), 2)
+    change = effects["5"][:, [4, 1]]
+    assert (change - guess).abs().mean() < change.abs().mean() / 2  # in the last layer the logits are nearly linear
+
+
+def test_estimates_are_right_on_average_and_as_far_off_as_the_chances_allow():
+    residuals = torch.tensor([[1.0, 0.0], [-2.0, 4.0], [8.0, 1.0], [0.5, 3.0]], dtype=torch.float64)
+    p = torch.tensor([[0.2, 0.0], [0.5, 1.0], [1.0, 0.4], [0.3, 0.6]], dtype=torch.float64)
+    found = ablations.resampled(residuals, p, 4000)
+    error = found.std(0) / len(found) ** 0.5
+    assert (found.std(0) > 0).all() and ((found.mean(0) - residuals.mean(0)).abs() < 4 * error).all()
+
+
 def test_the_table_has_the_measured_maps_only():
     model, data = small_vgg(), batches(3, 8, 8)
     effects = oracle.effects(model, data, {"0": [1, 4], "5": [0]}, progress=False)

@@ -152,6 +152,11 @@ def test_bits_back_leaves_the_divergence_whatever_the_step(step):
     assert back == pytest.approx(np.log2(0.3 * np.sqrt(2 * np.pi * np.e) / step), abs=1e-6)
 
 
+def test_the_formula_of_bits_back_is_what_the_grid_comes_to():
+    grid = theory.bits_back(-0.5, 0.2, 0.7, 0.01)
+    assert theory.bits_back_formula(-0.5, 0.2, 0.7, 0.01) == pytest.approx(grid, abs=1e-9)
+
+
 def test_the_best_prior_makes_the_divergence_least():
     mean, sd = np.array([0.5, -2, 0.1]), np.array([0.1, 0.3, 0.2])
     best = theory.best_prior_sd(mean, sd)

@@ -31,6 +31,24 @@ def test_the_first_words_as_elias_printed_them():
     assert codes.elias_delta(1) == [1] and codes.elias_delta(17) == [0, 0, 1, 0, 1, 0, 0, 0, 1]
 
 
+@given(st.lists(st.integers(0, 12), max_size=60))
+def test_lengths_that_satisfy_kraft_have_words(lengths):
+    while codes.kraft_sum(lengths) > 1:
+        lengths = lengths[1:]
+    words = codes.words(lengths)
+    assert [len(word) for word in words] == lengths
+    assert prefix_free(words) and all(set(word) <= {0, 1} for word in words)
+
+
+def test_words_are_the_left_ends_of_intervals():
+    assert codes.words([2, 1, 3, 3]) == [[1, 0], [0], [1, 1, 0], [1, 1, 1]]
+
+
+def test_lengths_that_break_kraft_are_refused():
+    with pytest.raises(ValueError, match="1.125, above 1"):
+        codes.words([1, 2, 2, 3])
+
+
 @given(st.lists(st.integers(1, 10**12), max_size=20))
 def test_a_stream_needs_no_commas(numbers):
     stream = [bit for n in numbers for bit in codes.elias_delta(n)]

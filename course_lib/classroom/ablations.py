@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from course_lib import cost, loss, oracle, ranking
 from course_lib.feature_maps import Chain, Layer, Plan, Scores, device_of, evaluating, mask, place
+from course_lib.oracle import asked, sampled, sampling
 from course_lib.progress import track
 from course_lib.training import Evaluation
 
@@ -37,6 +38,39 @@ def change_of_loss(chain: Chain, images: Tensor, labels: Tensor, layer: str, ind
 def standard_error(effects: Tensor) -> Tensor:
     """Standard error of the mean over examples: effects (N, C), N at least 2 -> (C,)."""
     return effects.std(0, correction=1) / len(effects) ** 0.5
+
+
+def redrawn(values: Tensor, n: int, draws: int = 10_000, *, replace: bool = True, seed: int = 0) -> Tensor:
+    """Samples of n of the values (N,), again and again: (draws, n). With replacement (the bootstrap) or without."""
+    generator = torch.Generator().manual_seed(seed)
+    if replace:
+        return values[torch.randint(len(values), (draws, n), generator=generator)]
+    return values[torch.rand(draws, len(values), generator=generator).argsort(1)[:, :n]]
+
+
+def guesses(model: nn.Module, batches: Batches, layer: str, maps: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """What `oracle.estimate` knows of some maps of a layer before it measures: changes in nats, and their doubts.
+
+    Returns:
+        (N, K) and (N, K) float64, for K maps on N pictures; a doubt of 0 where a map is silent.
+    """
+    chain = Chain(model)
+    with evaluating(model):
+        found, _ = sampled.guess_all(chain, batches, asked.choose(chain, {layer: maps}), device_of(model), False)
+    guess, doubt = found[layer]
+    return guess.double(), doubt.double()
+
+
+def resampled(residuals: Tensor, p: Tensor, draws: int = 500, *, seed: int = 0) -> Tensor:
+    """Horvitz and Thompson's estimate of the mean over pictures, again and again: (draws, K).
+
+    Args:
+        residuals: (N, K), what is measured of a pair of picture and map if it is drawn.
+        p: (N, K), the probability that it is.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = (sampling.draw(p, generator) for _ in range(draws))
+    return torch.stack([torch.where(each, residuals / p, 0.0).mean(0) for each in drawn])
 
 
 def table(effects: Scores) -> pd.DataFrame:

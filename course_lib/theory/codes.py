@@ -21,6 +21,22 @@ def kraft_sum(lengths: ArrayLike) -> float:
     return float(np.sum(2.0 ** -np.asarray(lengths, dtype=float)))
 
 
+def words(lengths: Sequence[int]) -> list[list[int]]:
+    """A prefix code with words of these lengths, in their order: Kraft's inequality is enough for one.
+
+    Intervals of length 2^-length lie side by side from 0 on, the longest interval (the shortest word) first. A word is
+    the binary digits of its interval's left end. ValueError: the intervals do not fit into [0, 1].
+    """
+    if (total := kraft_sum(lengths)) > 1:
+        raise ValueError(f"The Kraft sum of these lengths is {total:.3f}, above 1: no prefix code has them.")
+    made: list[list[int]] = [[] for _ in lengths]
+    left = 0.0
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        made[i] = [int(left * 2**digit) % 2 for digit in range(1, lengths[i] + 1)]
+        left += 2.0 ** -lengths[i]
+    return made
+
+
 def elias_gamma(n: int) -> list[int]:
     """The word of an integer n >= 1: its binary digits, after as many zeros as they are more than one (Elias 1975)."""
     digits = [int(digit) for digit in f"{_positive(n):b}"]
