@@ -90,7 +90,7 @@ def of_oracle(
     if method == "exact":
         memory = _exact(network, batch, max(maps for maps, _ in asked))
     else:
-        memory = 2 * batch * activations(model, images.shape[1:])[1]  # a step, and the same behind the gate
+        memory = 2 * batch * activations(model, images.shape[1:])[1]  # a step, and the same after the gate
     return Needs(_weights(model) + memory + BESIDES, examples * sum(maps * macs for maps, macs in asked))
 
 
