@@ -104,7 +104,7 @@ def _profiles() -> Iterator[Result]:
             yield Result(
                 True,
                 f"profile {name}: never recorded, so its time and memory are not known. The commands prune, oracle "
-                "and reproduce say what they need before they start",
+                "and reproduce say what they need before they start, and so do the notebooks of profile paper",
             )
             continue
         run = results.read(f"run_{name}")

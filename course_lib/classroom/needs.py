@@ -177,6 +177,21 @@ def said(needs: Needs, model: nn.Module, dataset: Dataset, shorter: str) -> str:
     return statement(needs, rate(model, images), free, images.shape[-1], shorter)
 
 
+def foretold(parts: dict[str, Needs], model: nn.Module, dataset: Dataset) -> str:
+    """One line on what each of several pieces of work needs here, wherever it is done; measures the rate as `said`."""
+    images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
+    macs_per_second, free = rate(model, images), available(device_of(model))
+    times = "; ".join(f"{name}: {duration(needs.macs / macs_per_second)}" for name, needs in parts.items())
+    memory, disk = (max(getattr(needs, what) for needs in parts.values()) for what in ("memory", "disk"))
+    line = (
+        f"At most about, each where it is done: {times} (MACs, at the {macs_per_second / 1e9:,.0f} billion a second "
+        f"that forward passes reach here). {gigabytes(memory)} of memory, {gigabytes(disk)} of disk."
+    )
+    if memory > free:
+        line += f" Only {gigabytes(free)} of memory are free: choose a smaller image_size."
+    return line
+
+
 def room(needs: Needs, folder: Path) -> None:
     """Whether a folder has room for the checkpoints, those that it holds already included. TooLarge if it has not."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def model(self) -> torch.nn.Module:
-        return self.lab.network(self.splits)
+        return self.lab.network(self.splits, quiet=True)  # `_say` has said more
 
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
