@@ -34,7 +34,7 @@ def walk_back(
 ) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
     """Several backward passes side by side, from the last layer to the first.
 
-    Only one layer's gradients exist at a time, and whatever lies behind that layer is freed: `taps` and the graph are
+    Only one layer's gradients exist at a time, and whatever comes after that layer is freed: `taps` and the graph are
     used up on the way.
 
     Args:

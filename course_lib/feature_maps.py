@@ -122,7 +122,7 @@ class Chain:
         self.layers = {layer.name: layer for layer in _find_layers(self.steps)}
         if not self.layers:
             raise UnsupportedModel(
-                f"{type(model).__name__} has no feature maps to prune: no convolution has another layer behind it."
+                f"{type(model).__name__} has no feature maps to prune: no convolution has another layer after it."
             )
         self._gated = {layer.gate_at: layer.name for layer in self.layers.values()}
 

@@ -405,7 +405,8 @@ def _download(name: str) -> nn.Module:
     except (URLError, OSError) as error:
         raise ConnectionError(
             f"{name} could not be downloaded ({error}). Connect once, or put {weights.url.rsplit('/')[-1]} into "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'}. Offline, use one of the embedded networks: "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}; if nothing can be written there, set the environment "
+            "variable TORCH_HOME to a folder you can write to. Offline, use one of the embedded networks: "
             f"{', '.join(n for n in names() if n not in TORCHVISION)}."
         ) from error
     except (RuntimeError, pickle.UnpicklingError) as error:

@@ -37,7 +37,7 @@ def cache_dir() -> Path:
         return writable(folder)
     except OSError as error:
         raise PermissionError(
-            f"Cannot write to the cache folder {folder} ({error.strerror}). "
+            f"Cannot write to the cache folder {folder} ({(error.__cause__ or error).strerror}). "
             "Set the environment variable COURSE_LIB_CACHE to a folder you can write to."
         ) from error
 

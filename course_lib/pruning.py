@@ -249,7 +249,7 @@ class _Run:
         models.write_safetensors(folder / f"step_{self.step.number:04d}.safetensors", tensors, header)
 
     def resume(self, folder: Path) -> Iterator[Step]:
-        """Yield the steps that a folder holds, and stand behind the last of them as if the run had never stopped."""
+        """Yield the steps that a folder holds, and stand after the last of them as if the run had never stopped."""
         for number in itertools.count():
             path = folder / f"step_{number:04d}.safetensors"
             if not distributed.first(path.exists):

@@ -89,7 +89,7 @@ class Group(NamedTuple):
 
     Attributes:
         makers: convolutions whose outputs they are.
-        norms: batch norms behind these.
+        norms: batch norms after these.
         readers: layers that read the maps.
     """
 
@@ -156,9 +156,9 @@ def lowest(scores: Scores, share: float) -> dict[str, Tensor]:
 
 
 def gate_slopes(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
-    """Derivative of each batch's mean loss by a gate behind every batch norm: {norm: (batches, C)}, float64, CPU.
+    """Derivative of each batch's mean loss by a gate after every batch norm: {norm: (batches, C)}, float64, CPU.
 
-    A gate g behind the norm multiplies gamma and beta alike, so its derivative at g = 1 is
+    A gate g after the norm multiplies gamma and beta alike, so its derivative at g = 1 is
     gamma dC/dgamma + beta dC/dbeta: every network with batch norm has its gates already.
     """
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}

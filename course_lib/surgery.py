@@ -129,7 +129,7 @@ def _pick(tensor: Tensor, selection: Selection) -> Tensor:
 
 
 def _take(tensor: Tensor, axis: int, keep: Tensor) -> Tensor:
-    # Behind a flatten, a channel owns a block of H W neighbouring columns; elsewhere the block is one.
+    # After a flatten, a channel owns a block of H W neighbouring columns; elsewhere the block is one.
     blocks = tensor.unflatten(axis, (len(keep), -1))
     indices = keep.nonzero().flatten().to(tensor.device)
     shape = (*blocks.shape[:axis], len(indices), *blocks.shape[axis + 1 :])

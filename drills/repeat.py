@@ -11,9 +11,12 @@ from pathlib import Path
 import torch
 
 from course_lib import datasets, models, oracle, pruning, training
-from drills import scenes
+from drills import scenes, studies
 
 IMAGES = 32
+#: Notebooks that are repeated, each for the table it records, and their sizes, as small as they run.
+NOTEBOOKS = ("06", "11")
+SIZES = {"train_images": 200, "test_images": 100, "oracle_images": 32, "score_images": 48, "sharing_epochs": 6}
 
 
 def measure() -> list[dict]:
@@ -25,28 +28,36 @@ def measure() -> list[dict]:
 
 
 def fresh_processes() -> list[dict]:
-    """Each command twice, in processes with nothing in common; all files that it makes, but for times."""
-    rows = []
+    """Each program twice, in processes with nothing in common: a row for each."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, scene in scenes.scenes(Path(folder)).items():
-            if name == "run":  # what a notebook records is made by the functions that the others are made of
-                continue
-            made = []
-            for salt in ("1", "2"):
-                out = Path(folder) / f"{name}-{salt}"
-                environment = {"PYTHONHASHSEED": salt, "COURSE_LIB_CACHE": f"{folder}/cache-{salt}"}
-                arguments = [argument.replace("{}", str(out)) for argument in scene.arguments]
-                subprocess.run(
-                    [sys.executable, "-m", "course_lib", *arguments],
-                    env=os.environ | environment | {"COURSE_LIB_PROGRESS": "0"},
-                    check=True,
-                    capture_output=True,
-                )
-                made.append({file: content for file, content in scene.outcome(out).items() if file.endswith(".csv")})
-            one, other = made
-            different = sum(one.get(file) != other.get(file) for file in one | other)
-            rows.append({"work": name, "against": "another process", "compared": len(one | other), "differ": different})
-    return rows
+        return [twice(name, words, Path(folder)) for name, words in programs(Path(folder) / "material").items()]
+
+
+def programs(material: Path) -> dict[str, list[str]]:
+    """What is repeated: its words after `python -m`, {} for its output folder: commands, notebooks, studies."""
+    commands = {name: ["course_lib", *scene.arguments] for name, scene in scenes.scenes(material).items()}
+    sizes = [f"{field}={size}" for field, size in SIZES.items()]
+    notebooks = ["course_lib", "run", "--profile", "ci", "--only", *NOTEBOOKS, "--set", *sizes, "--out", "{}"]
+    return commands | {"run": notebooks} | {name: ["drills.studies", name, "{}"] for name in studies.STUDIES}
+
+
+def twice(name: str, words: list[str], folder: Path) -> dict:
+    """How many of the tables that a program makes differ from those of another process, but for times."""
+    made = []
+    for salt in ("1", "2"):
+        out = folder / f"{name}-{salt}"
+        environment = {"PYTHONHASHSEED": salt, "COURSE_LIB_CACHE": f"{folder}/cache-{salt}", "COURSE_LIB_PROGRESS": "0"}
+        subprocess.run(
+            [sys.executable, "-m", *(word.replace("{}", str(out)) for word in words)],
+            env=os.environ | environment,
+            cwd=Path(__file__).resolve().parents[1],
+            check=True,
+            capture_output=True,
+        )
+        made.append(scenes.tables(out))
+    one, other = made
+    different = sum(one.get(file) != other.get(file) for file in one | other)
+    return {"work": name, "against": "another process", "compared": len(one | other), "differ": different}
 
 
 def workers_and_threads() -> list[dict]:

@@ -84,6 +84,11 @@ def _files(folder: Path) -> dict[str, object]:
     return {str(path.relative_to(folder)): _content(path) for path in found}
 
 
+def tables(folder: Path) -> dict[str, object]:
+    """The tables among the files, but for times and machine."""
+    return {name: content for name, content in _files(folder).items() if name.endswith(".csv")}
+
+
 def _content(path: Path) -> object:
     if path.suffix == ".csv":
         table = pd.read_csv(path)

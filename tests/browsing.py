@@ -50,8 +50,12 @@ def offline_page(browser, **context_options) -> Iterator:
 
 
 @contextlib.contextmanager
-def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
-    """JupyterLab on the notebooks of `folder`, for this machine alone; its address. `home`: for all that it keeps."""
+def jupyter_lab(folder: Path, home: Path, log: Path | None = None) -> Iterator[str]:
+    """JupyterLab on the notebooks of `folder`, for this machine alone; its address.
+
+    `home`: for all that it keeps; `log`: the file for what it says, if not there.
+    """
+    log = log or home / "server.log"
     settings = home / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(NOTEBOOK_SETTINGS))
@@ -66,11 +70,11 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
     options += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
     options += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
     options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    with open(home / "server.log", "w") as log:
+    with open(log, "w") as said:
         command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, home / "server.log")
+        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, log)
         yield f"http://127.0.0.1:{port}/lab?token={token}"
     finally:
         server.terminate()  # it ends its kernels
@@ -181,9 +185,22 @@ class Explored:
         found = self.box.locator(".noUi-handle, select, input[type=checkbox]")
         return [found.nth(i) for i in range(found.count())]
 
-    def handles(self) -> list:
-        """The handles of the sliders among the controls."""
-        return [control for control in self.controls() if control.get_attribute("role") == "slider"]
+    def value(self, control) -> str:
+        """The value that a control shows."""
+        return control.evaluate("control => course.valueOf(control)")
+
+    def bring(self, control, value: str) -> None:
+        """Bring a control to a value as a reader does: in its menu, by a tick, or step by step from its lower end."""
+        if control.get_attribute("type") == "checkbox":
+            control.set_checked(value == "True")
+            return
+        if control.get_attribute("role") != "slider":
+            control.select_option(index=control.evaluate("(menu, value) => course.place(menu, value)", value))
+            return
+        self.press(control, "Home")
+        while self.value(control) != value:
+            assert control.get_attribute("aria-valuenow") != control.get_attribute("aria-valuemax"), value
+            self.press(control, "ArrowRight")
 
     def moved(self, control, key: str) -> tuple[str, str]:
         """The picture after a key was pressed on a control."""
@@ -223,6 +240,10 @@ _HELPERS = """() => {
   const nameOf = control => control.type === 'checkbox' ? control.closest('.widget-checkbox').textContent.trim()
     : control.closest('.jupyter-widgets').querySelector('.widget-label').textContent.trim();
   window.course = {
+    valueOf,
+    place(menu, value) {
+      return [...menu.options].findIndex(option => asNumber(option.textContent) === value);
+    },
     async open(name) {
       const panel = panels[name] = await app.commands.execute('docmanager:open', {path: name, factory: 'Notebook'});
       await panel.revealed; await panel.context.ready; await panel.sessionContext.ready;

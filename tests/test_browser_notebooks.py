@@ -1,7 +1,7 @@
 """Every notebook in JupyterLab, in a real browser: it runs, and every figure to play with does what its controls say.
 
 That the numbers are right is tested elsewhere, so the notebooks run at sizes of their own here, as small as they can.
-Pictures are kept in build/browser.
+Pictures are kept in build/browser, also of what failed, and what JupyterLab says in build/logs.
 """
 
 import nbformat
@@ -15,12 +15,20 @@ NAMES = [path.name for path in sorted(paths.notebooks_dir().glob("*.ipynb"))]
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
+def made(name):
+    """A folder of build/ for what is kept of these tests."""
+    folder = ROOT / "build" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("notebooks")
+    folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter")
     small_copies([paths.notebooks_dir() / name for name in NAMES], folder)
     nbformat.write(with_frames(), folder / "frames.ipynb")
-    with jupyter_lab(folder, tmp_path_factory.mktemp("jupyter")) as address, offline_page(browser) as page:
+    log = made("logs") / "jupyterlab.log"
+    with jupyter_lab(folder, home, log) as address, offline_page(browser) as page:
         yield Lab(page, address)
 
 
@@ -59,13 +67,6 @@ def test_frames_stand_in_a_notebook_that_is_not_trusted_and_move_once_it_ran(lab
     lab.close("frames.ipynb")
 
 
-@pytest.fixture(scope="module")
-def kept():
-    folder = ROOT / "build" / "browser"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.fixture
 def next_one(request):
     """The notebook that is tested after this one: it runs while this one's figures are played with."""
@@ -77,8 +78,17 @@ def next_one(request):
     return dict(zip(names, names[1:], strict=False)).get(request.node.callspec.params["name"])
 
 
+@pytest.fixture
+def pictures(lab, request):
+    """Where pictures are kept; of a test that fails, what the browser shows then."""
+    failed = request.session.testsfailed
+    yield made("browser")
+    if request.session.testsfailed > failed:
+        lab.page.screenshot(path=made("browser") / f"failed-{request.node.callspec.id}.png")
+
+
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: name.removesuffix(".ipynb"))
-def test_it_runs_and_its_figures_follow_their_controls(lab, next_one, kept, name):
+def test_it_runs_and_its_figures_follow_their_controls(lab, next_one, pictures, name):
     lab.begin(name)
     if next_one:
         lab.begin(next_one)
@@ -89,21 +99,25 @@ def test_it_runs_and_its_figures_follow_their_controls(lab, next_one, kept, name
     assert len(figures) == code.count("course_lib.explore(") > 0
     for figure in figures:
         play(figure)
-        figure.box.screenshot(path=kept / f"{figure.cell}.png")
+        figure.box.screenshot(path=pictures / f"{figure.cell}.png")
     lab.close(name)
     assert (set(lab.page.outside) - {BADGE}, lab.page.errors) == (set(), [])
 
 
 def play(figure):
-    """Move every control to its ends and back, then drag a slider: each time the picture is that of the controls."""
+    """Move every control to its ends, drag it fast if it is a slider, and bring it back: the picture always follows."""
+    at_first = figure.picture()
     for control in figure.controls():
+        default = figure.value(control)
         (said_high, high), (said_low, low) = figure.moved(control, "End"), figure.moved(control, "Home")
         assert high != low, f"{figure.cell}: the picture is the same at both ends: {said_high!r}"
         assert words(said_high) != words(said_low), f"{figure.cell}: nothing written in it changes: {said_high!r}"
-    for handle in figure.handles()[:1]:
-        figure.drag(handle)
-        assert handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-        figure.picture()
+        if control.get_attribute("role") == "slider":
+            figure.drag(control)
+            assert control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
+            assert figure.picture() == (said_high, high), f"{figure.cell}: dragged to its end it shows something else"
+        figure.bring(control, default)
+        assert figure.picture() == at_first, f"{figure.cell}: back at {default} it shows something else"
 
 
 def words(said):

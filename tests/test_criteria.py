@@ -233,7 +233,7 @@ def test_linear_logits_is_the_loss_of_logits_on_their_tangent(case):
 
 
 def test_linear_logits_is_the_oracle_of_the_last_layer():
-    """Behind the last feature maps of this network everything is linear: nothing is left out."""
+    """After the last feature maps of this network everything is linear: nothing is left out."""
     model, data = CASES["by hand"][0](), CASES["by hand"][1]()
     last = list(Chain(model).layers)[-1]
     truth = oracle.ablate(model, data, [last], method="naive")[last]

@@ -11,14 +11,15 @@ import torch
 from distributed_work import COMMAND, everything
 
 from course_lib.__main__ import main
+from drills import scenes
 
 TESTS = Path(__file__).resolve().parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def launch(*words) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*TORCHRUN, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300)
+def launch(*words, by=TORCHRUN, **variables) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run([*by, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
@@ -39,3 +40,19 @@ def test_two_processes_find_what_one_finds_also_after_one_was_killed(tmp_path):
     assert main(["oracle", *COMMAND, str(tmp_path / "one.csv")]) == 0
     tables = [pd.read_csv(path)["change"] for path in (tmp_path / "two" / "oracle.csv", tmp_path / "one.csv")]
     pd.testing.assert_series_equal(*tables, rtol=1e-6)
+
+
+@pytest.mark.parametrize("command, tables", [("prune", 1), ("reproduce", 2)])
+def test_torchrun_before_a_command_writes_the_tables_of_one_process(command, tables, tmp_path):
+    scene, said = scenes.scenes(tmp_path / "material")[command], {}
+    for name, by in {"one": [sys.executable], "two": TORCHRUN}.items():
+        words = [word.replace("{}", str(tmp_path / name)) for word in scene.arguments]
+        done = launch("-m", "course_lib", *words, by=by, COURSE_LIB_CACHE=str(tmp_path / f"cache of {name}"))
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert said["two"].count("Needs at most") == said["one"].count("Needs at most") == 1  # the first alone speaks
+    one, two = ({path.name: pd.read_csv(path) for path in (tmp_path / n).glob("*.csv")} for n in ("one", "two"))
+    assert len(one) == tables and one.keys() == two.keys()
+    for name, expected in one.items():
+        found = two[name].drop(columns=scenes.VARYING, errors="ignore")
+        pd.testing.assert_frame_equal(found, expected.drop(columns=scenes.VARYING, errors="ignore"), rtol=1e-6)

@@ -92,6 +92,28 @@ def commands(job):
     return "\n".join(step.get("run", "") for step in job["steps"])
 
 
+def uploads(job):
+    """What a job keeps for us to look at, and when: the options of its one such step."""
+    (step,) = (step for step in job["steps"] if step.get("uses", "").startswith("actions/upload-artifact"))
+    return step["with"] | {"if": step.get("if", "success()")}
+
+
+def test_what_needs_a_browser_has_one_installed_before():
+    """The site and the slides are looked at, and the browser tests must not be skipped."""
+    looked = 0
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for name, job in yaml.safe_load(path.read_text())["jobs"].items():
+            steps = commands(job)
+            at = [steps.find(command) for command in ("python -m pytest", "course_lib site", "course_lib slides")]
+            if max(at) >= 0:
+                looked += 1
+                installed = steps.find("playwright install --with-deps chromium")
+                assert 0 <= installed < min(place for place in at if place >= 0), (path.name, name)
+                (extras,) = re.findall(r"--editable '\.\[(.*?)\]'", steps)
+                assert "test" in extras.split(","), "playwright itself is in the extra test"
+    assert looked == 2
+
+
 def test_workflows_and_hooks_are_sound():
     workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
     assert set(workflows) == {"ci", "fresh", "site"}
@@ -104,6 +126,9 @@ def test_workflows_and_hooks_are_sound():
     for part in ("run --out build/course", "site --executed build/course", "slides --executed build/course"):
         assert f"python -m course_lib {part}" in steps
     jobs = workflows["ci"]["jobs"]
+    kept = uploads(jobs["tests"])
+    assert kept["if"] == "always()" and "--junitxml build/logs/" in commands(jobs["tests"])
+    assert {"build/browser", "build/screenshots", "build/logs"} <= set(kept["path"].split())
     pythons = [entry["python"] for entry in jobs["tests"]["strategy"]["matrix"]["include"]]
     assert pythons[0] == "3.10" and {"lint", "tests", "notebooks"} <= set(jobs)
     hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"]

@@ -421,6 +421,14 @@ def test_without_a_network_it_says_what_to_do(hub, error):
         models.trained("vgg16-imagenet")
 
 
+def test_where_weights_cannot_be_kept_it_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "torch"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    with pytest.raises(ConnectionError, match=r"Not a directory.*set the environment variable TORCH_HOME"):
+        models.trained("vgg16-imagenet")
+
+
 def test_a_download_that_is_damaged_is_refused(hub):
     hub(failing(RuntimeError('invalid hash value (expected "39", got "40")')))
     with pytest.raises(ValueError, match="vgg16-imagenet is damaged.*invalid hash value.*Remove vgg16-397923af.pth"):

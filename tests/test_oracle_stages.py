@@ -25,7 +25,7 @@ def network(*layers):
 
 
 def two(between, behind, features, kernels=(3, 3)):
-    """Two convolutions, of four and five maps, something behind each, and a linear layer."""
+    """Two convolutions, of four and five maps, something after each, and a linear layer."""
     return lambda: [
         *[nn.Conv2d(3, 4, kernels[0]), *between],
         *[nn.Conv2d(4, 5, kernels[1]), *behind],
@@ -162,7 +162,7 @@ def test_averages_are_folded_into_the_linear_layer_only_where_that_saves_work():
         return [stage.weights for stage, _, _ in found if isinstance(stage, stages.Reader)]
 
     assert weights("averages that repeat")[2] == 6 * 5 * 2 * 3  # positions before the pooling, not 7 x 7
-    assert weights("averages that shrink")[2] == 4 * 5  # positions behind it, not 2 x 2
+    assert weights("averages that shrink")[2] == 4 * 5  # positions after it, not 2 x 2
 
 
 def test_dead_maps_are_not_computed():

@@ -1,5 +1,7 @@
 """The README's results are those of the recorded runs."""
 
+import re
+
 import pandas as pd
 import pytest
 from PIL import Image
@@ -15,6 +17,23 @@ def text(name):
 @pytest.mark.parametrize("name", report.SECTIONS)
 def test_the_page_says_what_was_recorded(name):
     assert report.insert(text(name), report.SECTIONS[name]) == text(name), "run: python -m course_lib.classroom.report"
+
+
+@pytest.mark.parametrize("name", report.SECTIONS)
+def test_every_recorded_table_links_to_what_it_is_made_from(name):
+    sections = {key: made() for key, made in report.SECTIONS[name].items() if key != "notebooks"}
+    linked = set()
+    for key, section in sections.items():
+        tables = re.split(r"^\|(?: --- \|)+$", section, flags=re.MULTILINE)[1:]  # the rows, and what follows them
+        for table in tables:
+            links = re.findall(r"\]\(([^()]+\.csv)\)", table)
+            assert links, table[:200]
+            assert all((paths.data_dir().parent / name).parent.joinpath(link).resolve().is_file() for link in links)
+            linked |= {link.rpartition("/")[2] for link in links}
+        assert len(tables) == section.count("Made from") or key == "profiles"
+    drilled = {f"drill_{word}.csv" for word in (*report.DRILLS, "repeat", "load") if results.recorded(f"drill_{word}")}
+    expected = {"petals_pruning.csv", "figure4.csv", "run_laptop.csv", *drilled}
+    assert (expected if name == "README.md" else {"benchmark_oracle.csv"}) <= linked
 
 
 @pytest.mark.parametrize("name, word", [("README.md", "**Which criterion"), ("docs/performance.md", "captum")])
@@ -89,7 +108,9 @@ def test_notebooks_say_the_minutes_that_were_recorded(monkeypatch):
     assert "to read and try, 1 minute to run" in report.with_minutes("06_oracle", first)
     assert report.with_minutes("07_taylor", first) == first
     _, _, ci, laptop, paper = report.profiles_section().splitlines()
-    assert laptop == "| `laptop` | 81 seconds | 61 seconds (05) | 1.5 GB (06) | Linux 2 cores |"
+    _, first, *others, _ = (cell.strip() for cell in laptop.split("|"))
+    assert first == "[`laptop`](data/results/run_laptop.csv)"
+    assert others == ["81 seconds", "61 seconds (05)", "1.5 GB (06)", "Linux 2 cores"]
     assert "never recorded" in ci and "never recorded" in paper
 
 

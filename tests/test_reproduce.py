@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from course_lib import cost, criteria, datasets, models, oracle
+from course_lib import cost, criteria, datasets, models, oracle, paths, surgery
 from course_lib.classroom import figures, needs, protocol, reproduce, results, session
 
 SIZES = {"oracle_images": 8, "oracle_maps": 3, "train_images": 64, "test_images": 32, "network": "vgg16-petals"}
@@ -42,6 +42,31 @@ def test_the_oracle_and_its_tables(tmp_path, monkeypatch):
     assert means.to_dict() == pytest.approx(table.set_index("criterion").mean_of_layers.to_dict(), abs=1e-4)
     assert (table.low <= table.high).all() and (table.maps == 39).all() and (table.images == 8).all()
     assert (table.command == "typed so").all() and (table.seed == 0).all()
+
+
+def test_figure3_closes_what_the_oracle_ranks_lowest_and_measures_on_images_seen_and_others(tmp_path):
+    (path,) = made(tmp_path, "figure3")
+    table = pd.read_csv(path)
+    run = reproduce.Run(session.start("ci", 0, **SIZES), tmp_path / "again")
+    seen = run.lab.batches(run.splits, 8).dataset.indices
+    assert sum(len(labels) for _, labels in run.others) == 8
+    assert not {image.numpy().tobytes() for images, _ in run.others for image in images} & {
+        run.splits.train[index][0].numpy().tobytes() for index in seen
+    }
+    changes = sorted((float(c), name, i) for name, t in run.truth.items() for i, c in enumerate(t) if c == c)
+    plans = {"oracle-loss": changes, "oracle-abs": sorted(changes, key=lambda found: abs(found[0]))}
+    for ranking, order in plans.items():
+        plan: dict[str, list[int]] = {}
+        for _, layer, at in order[: round(0.5 * len(order))]:
+            plan.setdefault(layer, []).append(at)
+        small = surgery.remove(run.model, {layer: torch.tensor(sorted(maps)) for layer, maps in plan.items()})
+        half = table[(table.ranking == ranking) & (table.share == 0.5)].set_index("pictures")
+        for kind, batches in {"seen": run.batches, "others": run.others}.items():
+            right, row = sum(int((small(x).argmax(1) == y).sum()) for x, y in batches), half.loc[kind]
+            assert row.accuracy == right / 8 and row.maps_left == pytest.approx(1 - round(0.5 * 39) / 1056)
+    paper = pd.read_csv(paths.data_dir() / "paper" / "figure3.csv")
+    assert set(paper.ranking) <= set(table.ranking) == {"oracle-abs", "oracle-loss", "random"}
+    figures.closing_curves(table, paper)
 
 
 def test_what_is_finished_is_kept_and_seeds_are_gathered(tmp_path, monkeypatch):

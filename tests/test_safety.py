@@ -20,6 +20,7 @@ from course_lib import datasets, models
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("course_lib", "benchmarks", "drills") for path in sorted((ROOT / folder).rglob("*.py"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # --------------------------------------------------------------------------------------------------------- unpickling
 
@@ -54,9 +55,26 @@ def unsafe(source):
                 yield f"{called} with allow_pickle"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def code(path):
+    """The code of a module; or of a notebook's cells, without what is IPython's own and no Python."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return re.sub(r"^( *)[%!].*$", r"\1pass", "\n".join(cells), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled(path):
-    assert list(unsafe(path.read_text(encoding="utf-8"))) == []
+    assert list(unsafe(code(path))) == []
+
+
+def test_unpickling_would_be_seen_in_every_cell_of_a_notebook(tmp_path):
+    cells = [("code", "if True:\n    %pip install x\n"), ("markdown", "eval(me)"), ("code", "!ls\npickle.load(f)")]
+    written = {"cells": [{"cell_type": kind, "source": text.splitlines(True)} for kind, text in cells]}
+    (tmp_path / "x.ipynb").write_text(json.dumps(written))
+    assert list(unsafe(code(tmp_path / "x.ipynb"))) == ["pickle.load"]
+    assert len(NOTEBOOKS) >= 14
 
 
 @pytest.mark.parametrize(
@@ -99,8 +117,8 @@ DOORS = r"(urlopen|urlretrieve|requests\.(get|post|request|Session)|HTTPS?Connec
 
 def test_one_function_fetches_and_it_wants_a_checksum():
     doors = {}
-    for path in (ROOT / "course_lib").rglob("*.py"):
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    for path in [*(ROOT / "course_lib").rglob("*.py"), *NOTEBOOKS]:
+        calls = [node for node in ast.walk(ast.parse(code(path))) if isinstance(node, ast.Call)]
         doors[path.name] = [call for call in calls if re.search(DOORS, ast.unparse(call.func))]
     (call,) = doors.pop("data_files.py")
     assert ast.unparse(call).startswith("pooch.retrieve(url, known_hash,")

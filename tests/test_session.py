@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import random
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,8 @@ import torch
 from networks import small_vgg
 
 import course_lib
-from course_lib.classroom import session
+from course_lib import datasets, models
+from course_lib.classroom import needs, session
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,39 @@ def test_start_prints_one_line_that_says_what_was_chosen(capsys):
     for said in ("profile ci", "seed 3", "cpu", torch.__version__, course_lib.__version__):
         assert said in out
     assert (lab.profile, lab.seed, lab.device) == (session.PROFILES["ci"], 3, torch.device("cpu"))
+
+
+def test_the_papers_profile_says_what_it_wants_and_what_long_cells_need_before_the_first_of_them(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("COURSE_LIB_CACHE", str(tmp_path))
+    sizes = {"dataset": "petals", "network": "vgg16-world", "image_size": 32, "train_images": 40, "test_images": 20}
+    lab = course_lib.start("paper", device="cpu", epochs=1, oracle_images=8, maps_per_step=66, **sizes)
+    greeting, warning = capsys.readouterr().out.splitlines()
+    assert "profile paper" in greeting and "wants a GPU, and there is none here" in warning
+    assert "python -m course_lib doctor" in warning
+    tuned, splits = [], lab.splits()
+    monkeypatch.setattr(session.training, "fit", lambda *_, **__: tuned.append(capsys.readouterr().out))
+    lab.network(splits)
+    assert re.search(r"fine-tuning.*: \d+ \w+; the oracle: .*; a pruning curve: .*GB of memory, .*GB of disk", tuned[0])
+    begun = len(tuned)
+    lab.network(splits)
+    said = capsys.readouterr().out
+    assert "a pruning curve" in said and "fine-tuning" not in said and len(tuned) == begun > 0
+    lab.network(splits, quiet=True)
+    course_lib.start("ci").network(splits)
+    assert capsys.readouterr().out.count("\n") == 1  # the greeting
+
+
+def test_little_memory_is_said_before_long_work(monkeypatch):
+    model, data = models.trained("vgg16-petals"), datasets.load("petals", train=8, val=1, test=1).train
+    parts = {"one": needs.Needs(2 << 30, 10**12, 3 << 30), "other": needs.Needs(1 << 30, 10**9)}
+    monkeypatch.setattr(needs, "rate", lambda *_: 1e9)
+    monkeypatch.setattr(needs, "available", lambda *_: 4 << 30)
+    said = needs.foretold(parts, model, data)
+    assert "one: 17 minutes; other: 1 seconds" in said and said.endswith("2.1 GB of memory, 3.2 GB of disk.")
+    monkeypatch.setattr(needs, "available", lambda *_: 1 << 30)
+    assert needs.foretold(parts, model, data).endswith("Only 1.1 GB of memory are free: choose a smaller image_size.")
 
 
 def test_the_same_seed_repeats_everything_and_another_does_not():

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -189,15 +191,16 @@ def test_an_interrupted_kernel_leaves_the_model_as_it_was(tmp_path, monkeypatch)
     kernel, client = manager.start_new_kernel(kernel_name="python3")
     try:
         client.execute_interactive(f"{CELL}\nfolder = {str(tmp_path)!r}", output_hook=lambda message: None, timeout=120)
+        first = tmp_path / "step_0000.safetensors"
         for name, work in WORK.items():
-            assert _interrupted(kernel, client, work), name
+            assert _interrupted(kernel, client, work, first if name == "prune" else None), name
             said = []
             client.execute_interactive(AFTER, output_hook=lambda m, said=said: said.append(m["content"]), timeout=60)
             training, hooks, no_gradient, grad = json.loads(next(c["text"] for c in said if "text" in c))
             assert (training, hooks, grad) == (False, 0, True), name
             assert no_gradient or name == "fit"
             client.execute_interactive("model.zero_grad()", timeout=60)
-        assert models.read_safetensors(tmp_path / "step_0000.safetensors")[1]["step"]["number"] == 0
+        assert models.read_safetensors(first)[1]["step"]["number"] == 0
         with paths.alone(tmp_path):  # the lock is gone
             pass
     finally:
@@ -205,15 +208,20 @@ def test_an_interrupted_kernel_leaves_the_model_as_it_was(tmp_path, monkeypatch)
         kernel.shutdown_kernel(now=True)
 
 
-def _interrupted(kernel, client, work: str) -> bool:
-    """Whether the cell ended by the interrupt that it got a moment after it had begun to work."""
-    begun = "print('begun', flush=True)\n"
+def _interrupted(kernel, client, work: str, written: Path | None) -> bool:
+    """Whether the cell ended by the interrupt that it got at work: a moment after it began, or once it has written."""
 
     def hook(message):
         if message["msg_type"] == "stream" and "begun" in message["content"]["text"]:
-            import threading
+            threading.Thread(target=interrupt, daemon=True).start()
 
-            threading.Timer(0.5, kernel.interrupt_kernel).start()
+    def interrupt():
+        time.sleep(0.5)
+        until = time.monotonic() + 60  # then it is interrupted all the same, and what it should have written is missed
+        while written and not written.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        kernel.interrupt_kernel()
 
+    begun = "print('begun', flush=True)\n"
     reply = client.execute_interactive(begun + work, output_hook=hook, timeout=120)
     return reply["content"].get("ename") == "KeyboardInterrupt"

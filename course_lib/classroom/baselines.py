@@ -33,7 +33,7 @@ def rescaled(model: nn.Module, layer: str, factor: float) -> nn.Module:
     if factor <= 0:
         raise ValueError(f"The factor is {factor}; a ReLU passes on positive factors only.")
     if found.norm is not None:
-        raise ValueError(f"Layer {layer!r} has a batch norm behind it, which undoes any scale: choose another network.")
+        raise ValueError(f"Layer {layer!r} has a batch norm after it, which undoes any scale: choose another network.")
     same = copy_with(model, {})
     chain = Chain(same)
     found = chain.layers[layer]

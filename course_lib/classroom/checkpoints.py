@@ -38,7 +38,7 @@ def fold_batch_norm(model: nn.Module, plain: nn.Module) -> nn.Module:
 
 
 def with_batch_norm(model: nn.Module) -> nn.Module:
-    """The model with a new batch norm behind every convolution of its `features`; all layers are shared with it."""
+    """The model with a new batch norm after every convolution of its `features`; all layers are shared with it."""
     parts = []
     for layer in model.features:
         parts += [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer]

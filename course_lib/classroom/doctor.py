@@ -104,7 +104,7 @@ def _profiles() -> Iterator[Result]:
             yield Result(
                 True,
                 f"profile {name}: never recorded, so its time and memory are not known. The commands prune, oracle "
-                "and reproduce say what they need before they start",
+                "and reproduce say what they need before they start, and so do the notebooks of profile paper",
             )
             continue
         run = results.read(f"run_{name}")
@@ -164,6 +164,22 @@ def _kernel() -> Iterator[Result]:
 
     there = "python3" in KernelSpecManager().find_kernel_specs()
     yield Result(there, "Jupyter kernel python3" if there else "no Jupyter kernel python3. Try: pip install ipykernel")
+    yield _jupyters_folder()
+
+
+def _jupyters_folder() -> Result:
+    """JupyterLab does not start where it cannot keep its files; executing notebooks by `run` needs none of them."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    folder = jupyter_runtime_dir()
+    try:
+        return Result(True, f"JupyterLab keeps its files in {paths.writable(folder)}")
+    except OSError as error:
+        return Result(
+            False,
+            f"JupyterLab cannot keep its files in {folder} ({(error.__cause__ or error).strerror}). "
+            "Set the environment variables JUPYTER_DATA_DIR and JUPYTER_CONFIG_DIR to folders that you can write to",
+        )
 
 
 CHECKS = (_python, _packages, _torch_works, _hardware, _profiles, _gpu, _storage, _checkpoints, _course_files, _kernel)

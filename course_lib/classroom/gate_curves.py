@@ -92,7 +92,7 @@ def losses_along(
 ) -> Tensor:
     """Loss of every example for every value of one gate at a time, the others open: (maps, values, N), float64.
 
-    What comes before the gate is run once; all values of a gate are one batch behind it.
+    What comes before the gate is run once; all values of a gate are one batch after it.
     """
     values = torch.tensor(list(values), dtype=torch.float64)
     found = []
@@ -175,7 +175,7 @@ def redrawn(effects: Scores, draws: int, seed: int) -> Iterator[tuple[Tensor, Sc
 
 
 def _until(model: nn.Module, images: Tensor, layer: str) -> tuple[Chain, int, Tensor]:
-    """The chain, the step behind a layer's gate, and what arrives there."""
+    """The chain, the step after a layer's gate, and what arrives there."""
     chain = Chain(model)
     at = chain.select([layer])[0].gate_at + 1
     return chain, at, chain.run(place(images, device_of(model)), stop=at).detach()

@@ -90,7 +90,7 @@ def of_oracle(
     if method == "exact":
         memory = _exact(network, batch, max(maps for maps, _ in asked))
     else:
-        memory = 2 * batch * activations(model, images.shape[1:])[1]  # a step, and the same behind the gate
+        memory = 2 * batch * activations(model, images.shape[1:])[1]  # a step, and the same after the gate
     return Needs(_weights(model) + memory + BESIDES, examples * sum(maps * macs for maps, macs in asked))
 
 
@@ -175,6 +175,21 @@ def said(needs: Needs, model: nn.Module, dataset: Dataset, shorter: str) -> str:
     images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
     free = available(device_of(model))
     return statement(needs, rate(model, images), free, images.shape[-1], shorter)
+
+
+def foretold(parts: dict[str, Needs], model: nn.Module, dataset: Dataset) -> str:
+    """One line on what each of several pieces of work needs here, wherever it is done; measures the rate as `said`."""
+    images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
+    macs_per_second, free = rate(model, images), available(device_of(model))
+    times = "; ".join(f"{name}: {duration(needs.macs / macs_per_second)}" for name, needs in parts.items())
+    memory, disk = (max(getattr(needs, what) for needs in parts.values()) for what in ("memory", "disk"))
+    line = (
+        f"At most about, each where it is done: {times} (MACs, at the {macs_per_second / 1e9:,.0f} billion a second "
+        f"that forward passes reach here). {gigabytes(memory)} of memory, {gigabytes(disk)} of disk."
+    )
+    if memory > free:
+        line += f" Only {gigabytes(free)} of memory are free: choose a smaller image_size."
+    return line
 
 
 def room(needs: Needs, folder: Path) -> None:

@@ -149,13 +149,13 @@ def slope(z: Tensor, a: int, b: int) -> float:
 
 
 class Reader:
-    """What comes behind a layer: the loss, nats, as a function of that layer's maps."""
+    """What comes after a layer: the loss, nats, as a function of that layer's maps."""
 
     def __init__(self, model: nn.Module, layer: str, images: Tensor, labels: Tensor):
         self.model, self.chain, self.labels = model, Chain(model), labels
-        self.behind = self.chain.layers[layer].gate_at + 1
+        self.after = self.chain.layers[layer].gate_at + 1
         with evaluating(model), torch.inference_mode():
-            self.z = self.chain.run(images, stop=self.behind)
+            self.z = self.chain.run(images, stop=self.after)
 
     def loss(self, closed: Sequence[int] = (), replaced: Sequence[tuple[int, int, float]] = ()) -> float:
         """Some maps closed; and for every (a, b, s) map b replaced by s times map a."""
@@ -164,7 +164,7 @@ class Reader:
             z[:, b] = s * self.z[:, a]
         z[:, list(closed)] = 0
         with evaluating(self.model), torch.inference_mode():
-            return float(F.cross_entropy(self.chain.run(z, start=self.behind), self.labels))
+            return float(F.cross_entropy(self.chain.run(z, start=self.after), self.labels))
 
 
 def close_pairs(

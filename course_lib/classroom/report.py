@@ -12,7 +12,7 @@ import pandas as pd
 
 import course_lib
 from course_lib import paths
-from course_lib.classroom import comparison, needs, results, session, true_oracle
+from course_lib.classroom import comparison, needs, results, session, true_oracle, weight_sharing
 from course_lib.classroom.comparison import BEYOND
 from course_lib.classroom.figures import animation
 from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
@@ -51,6 +51,14 @@ def notebooks_section() -> str:
     return _table(["notebook", "question", "minutes", "open"], rows)
 
 
+def made_from(*tables: str, up: str = "") -> str:
+    """The line below a table: the recorded and printed ones it is made from, 'results/NAME' or 'paper/NAME', as links.
+
+    `up`: the way from the page to the folder of `data`, "../" from a page in `docs`.
+    """
+    return "Made from " + ", ".join(f"[{table}.csv]({up}data/{table}.csv)" for table in tables) + "."
+
+
 def profiles_section() -> str:
     """What each profile takes, as Markdown, from `python -m course_lib run --profile NAME --save`."""
     rows = []
@@ -62,7 +70,8 @@ def profiles_section() -> str:
         slow, large = run.loc[run.seconds.idxmax()], run.loc[run.peak_mb.idxmax()]
         longest = f"{needs.duration(slow.seconds)} ({slow.notebook[:2]})"
         memory = f"{needs.gigabytes(1e6 * large.peak_mb)} ({large.notebook[:2]})"
-        rows.append([f"`{name}`", needs.duration(run.seconds.sum()), longest, memory, run.machine[0]])
+        link = f"[`{name}`](data/results/run_{name}.csv)"
+        rows.append([link, needs.duration(run.seconds.sum()), longest, memory, run.machine[0]])
     return _table(["profile", "all notebooks", "longest", "most memory", "measured on"], rows)
 
 
@@ -85,17 +94,22 @@ def results_section() -> str:
             f"**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; petals: "
             f"{_measured(petals)}; photographs, the full-width VGG-16 of 4,224 maps: {_measured(photographs)}.",
             correlations(petals, photographs),
+            made_from("results/petals_criteria", "results/flowers102_criteria", "paper/table1"),
             "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps.",
             curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
+            made_from("results/petals_pruning", "results/flowers102_pruning", "paper/figure4"),
             "**AlexNet**, a quarter as wide, on petals: Spearman rank correlation with the exact oracle, mean and "
             "range over samples of images, beside the paper's on Flowers-102.",
             alexnet(results.read("alexnet_criteria")),
+            made_from("results/alexnet_criteria", "paper/table1"),
             "**Does the oracle choose the better network?** The embedded VGG-16 cut in many ways to equal MACs, each "
             "cut retrained: rank correlation of what is known before with the accuracy after, with its bootstrap "
             "interval.",
             foretold(results.read("petals_true_oracle")),
+            made_from("results/petals_true_oracle"),
             "**Soft weight-sharing**: test error, weights that are left, compression rate.",
             sharing({name: results.read(f"{name}_weight_sharing") for name in ("digits", "mnist")}),
+            made_from("results/digits_weight_sharing", "results/mnist_weight_sharing", "paper/weight_sharing"),
         ]
     )
 
@@ -107,16 +121,20 @@ def performance_section() -> str:
         if results.recorded(f"benchmark_{topic}"):
             table = results.read(f"benchmark_{topic}")
             parts.append(f"<details><summary>{heading}</summary>\n\n`{table.command.iloc[0]}`")
-            parts.append(benchmark(table.drop(columns=results.ORIGIN)) + "\n\n</details>")
+            link = made_from(f"results/benchmark_{topic}", up="../")
+            parts.append(f"{benchmark(table.drop(columns=results.ORIGIN))}\n\n{link}\n\n</details>")
     return "\n\n".join(parts)
 
 
 def reliability_section() -> str:
     """What `make drill` survived, as Markdown, read from `data/results`: what was recorded of it."""
-    kills = [results.read(f"drill_{name}") for name in DRILLS if results.recorded(f"drill_{name}")]
-    parts = [_survived(pd.concat(kills))] if kills else []
-    others = {"drill_repeat": _repeated, "drill_load": _together}
-    return "\n\n".join([*parts, *(made(results.read(name)) for name, made in others.items() if results.recorded(name))])
+    parts = []
+    for shown, names in ((_survived, DRILLS), (_repeated, ("repeat",)), (_together, ("load",))):
+        recorded = [f"drill_{name}" for name in names if results.recorded(f"drill_{name}")]
+        if recorded:
+            parts.append(shown(pd.concat([results.read(name) for name in recorded])))
+            parts.append(made_from(*(f"results/{name}" for name in recorded)))
+    return "\n\n".join(parts)
 
 
 def _survived(kills: pd.DataFrame) -> str:
@@ -244,7 +262,7 @@ def sharing(tables: dict[str, pd.DataFrame]) -> str:
         for method, runs in table.groupby("method", sort=False):
             errors = [_range(runs[f"error_{when}"], ".1%") for when in ("before", "after")]
             rows.append([f"{method}, {data}", *errors, _range(runs.non_zero, ".1%"), _range(runs.rate, ".0f")])
-    for row in pd.read_csv(paths.data_dir() / "paper" / "weight_sharing.csv").itertuples():
+    for row in weight_sharing.papers().itertuples():
         rate = "" if pd.isna(row.rate) else f"{row.rate:.0f}"
         name = f"paper: {row.method}, {row.network}, {row.data}"
         rows.append([name, f"{row.error_before:.2%}", f"{row.error_after:.2%}", f"{row.non_zero:.1%}", rate])

@@ -5,7 +5,8 @@ What is finished is kept, and what was begun goes on: the same command again com
 
 | experiment | of Molchanov et al. 2017 |
 |---|---|
-| oracle | Figures 2, 3 and 11: the change of the loss, map by map |
+| oracle | Figures 2 and 11: the change of the loss, map by map |
+| figure3 | Figure 3: accuracy while maps are closed by the oracle with and without its sign, without fine-tuning |
 | criteria | Table 1, with all normalisations and error bars |
 | layers | Table 3 and Figure 10: correlations within each layer |
 | pruning | Figures 4 and 5: accuracy while feature maps are removed, and the network trained from scratch |
@@ -39,7 +40,7 @@ from course_lib import (
     surgery,
     training,
 )
-from course_lib.classroom import comparison, figures, needs, results, runner, session
+from course_lib.classroom import ablations, comparison, figures, needs, results, runner, session
 from course_lib.classroom.commands import DTYPES, plainly
 from course_lib.feature_maps import Chain, Scores
 
@@ -69,7 +70,7 @@ class Run:
 
     @cached_property
     def model(self) -> torch.nn.Module:
-        return self.lab.network(self.splits)
+        return self.lab.network(self.splits, quiet=True)  # `_say` has said more
 
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
@@ -79,6 +80,13 @@ class Run:
     def batches(self) -> list:
         """The images of oracle and criteria: the same ones in the same order, so that they can be redrawn together."""
         return list(self.lab.batches(self.splits, self.lab.profile.oracle_images))
+
+    @cached_property
+    def others(self) -> list:
+        """As many training images that the oracle does not see, or as many as are left."""
+        train, n, seed = self.splits.train, self.lab.profile.oracle_images, self.lab.seed
+        once, twice = (set(datasets.subset(train, min(k * n, len(train)), seed).indices) for k in (1, 2))
+        return list(datasets.batches(torch.utils.data.Subset(train, sorted(twice - once))))
 
     @cached_property
     def effects(self) -> Scores:
@@ -115,6 +123,14 @@ def oracle_by_map(run: Run) -> list[dict]:
         found = zip(change.mean(0).tolist(), (change.std(0) / len(change) ** 0.5).tolist(), strict=True)
         rows += [{"layer": layer, "map": i, "change": c, "standard_error": e} for i, (c, e) in enumerate(found)]
     return [row for row in rows if row["change"] == row["change"]]
+
+
+def figure3(run: Run) -> list[dict]:
+    """Training accuracy while the lowest maps are closed, ranked once: by the oracle, with its sign, and at random."""
+    rankings = {"oracle-abs": {name: change.abs() for name, change in run.truth.items()}, "oracle-loss": run.truth}
+    rankings |= criteria.score(run.model, None, ["random"], seed=run.lab.seed)
+    pictures = {"seen": run.batches} | ({"others": run.others} if run.others else {})
+    return ablations.close_in_order(run.model, pictures, run.truth, rankings).to_dict("records")
 
 
 def table1(run: Run) -> list[dict]:
@@ -216,6 +232,7 @@ def latency(run: Run) -> list[dict]:
 
 EXPERIMENTS: dict[str, Callable[[Run], list[dict]]] = {
     "oracle": oracle_by_map,
+    "figure3": figure3,
     "criteria": table1,
     "layers": table3,
     "pruning": curves,
@@ -229,9 +246,12 @@ def needed(run: Run, model: torch.nn.Module, names: Iterable[str]) -> needs.Need
     """What experiments need for one seed, at most: fine-tuning such a network, the oracle and every pruning run."""
     lab, sizes = run.lab, run.lab.profile
     total = needs.of_tuning(model, run.image_shape, len(run.splits.train), sizes.epochs)
-    if {"oracle", "criteria", "layers"} & set(names):
+    if {"oracle", "figure3", "criteria", "layers"} & set(names):
         image = run.splits.train[0][0][None]
         total = total.then(needs.of_oracle(model, image, sizes.oracle_images, lab.choice(model)))
+    if "figure3" in names:  # three rankings, images seen and others
+        passes = 3 * len(ablations.SHARES) * 2 * sizes.oracle_images
+        total = total.then(needs.Needs(0, passes * cost.macs(model, run.image_shape)))
     loops = {"pruning": [{}] * (len(sizes.curves) + 1), "steps": _bites(sizes), "updates": _budgets(sizes)}
     for how in (how for name in names for how in loops.get(name, [])):
         settings = pruning.Settings(**lab.loop | how)

@@ -28,8 +28,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import course_lib
-from course_lib import datasets, distributed, models, paths, training
-from course_lib.classroom import results
+from course_lib import datasets, distributed, models, paths, pruning, training
+from course_lib.classroom import needs, results
 from course_lib.feature_maps import Chain
 from course_lib.names import UnknownName
 
@@ -169,16 +169,34 @@ class Lab:
             **self.profile.data_options,
         )
 
-    def network(self, splits: datasets.Splits) -> nn.Module:
-        """The profile's network, trained on its data set: embedded, or fine-tuned now and kept in the cache."""
+    def network(self, splits: datasets.Splits, *, quiet: bool = False) -> nn.Module:
+        """The profile's network, trained on its data set: embedded, or fine-tuned now and kept in the cache.
+
+        In profile 'paper' it says first, unless it should be `quiet`, what the long cells of a notebook need.
+        """
         if self.profile.network.endswith(f"-{self.profile.dataset}") and self.profile.trunk is None:
             return models.trained(self.profile.network).to(self.device)
         fields = ("dataset", "network", "trunk", "image_size", "train_images", "epochs", "tuning_rate")
         key = json.dumps([self.seed, len(splits.train), *(getattr(self.profile, field) for field in fields)])
         kept = paths.cache_dir() / "networks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-        if not distributed.first(kept.exists):
-            distributed.first(models.save, self._fine_tuned(splits), kept, notes={"made from": key})
+        is_kept = distributed.first(kept.exists)
+        model = models.load(kept).to(self.device) if is_kept else self.pretrained(splits)
+        if self.profile.name == "paper" and not quiet:
+            print(needs.foretold(self._long_work(model, splits, is_kept), model, splits.train), flush=True)
+        if is_kept:
+            return model
+        distributed.first(models.save, self._fine_tuned(model, splits), kept, notes={"made from": key})
         return models.load(kept).to(self.device)
+
+    def _long_work(self, model: nn.Module, splits: datasets.Splits, is_tuned: bool) -> dict[str, needs.Needs]:
+        """What notebooks do with a network that takes long, and what each of it needs."""
+        sizes, image = self.profile, splits.train[0][0]
+        tuning = needs.of_tuning(model, image.shape, len(splits.train), sizes.epochs)
+        loop = pruning.Settings(**self.loop)
+        return ({} if is_tuned else {"fine-tuning, now and never again": tuning}) | {
+            "the oracle": needs.of_oracle(model, image[None], sizes.oracle_images, self.choice(model)),
+            "a pruning curve": needs.of_pruning(model, image.shape, sizes.maps_left, len(splits.test), loop),
+        }
 
     def pretrained(self, splits: datasets.Splits) -> nn.Module:
         """The network before it saw the data set: trained on something else, with an output layer that is not."""
@@ -191,8 +209,8 @@ class Lab:
             model = models.trained("vgg16-world" if itself else sizes.network)
         return models.fresh_head(model, classes, self.seed).to(self.device)
 
-    def _fine_tuned(self, splits: datasets.Splits) -> nn.Module:
-        sizes, model = self.profile, self.pretrained(splits)
+    def _fine_tuned(self, model: nn.Module, splits: datasets.Splits) -> nn.Module:
+        sizes = self.profile
         training.fit_head(model, splits.train, seed=self.seed)
         how = {"epochs": sizes.epochs, "lr": sizes.tuning_rate, "augment": True, "seed": self.seed}
         training.fit(model, splits.train, label=f"fine-tuning to {splits.name}", **how)
@@ -261,6 +279,8 @@ def as_typed(overrides: Mapping) -> str:
 def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, **overrides) -> Lab:
     """Begin a session: choose sizes and device, make results repeat, set the style of figures; prints one line.
 
+    In profile "paper" a second line says what that profile asks for.
+
     Args:
         profile: "ci", "laptop" or "paper".
         seed: of every random choice in the session.
@@ -279,6 +299,8 @@ def start(profile: str = "laptop", seed: int = 0, *, device: str | None = None, 
     figure_style()
     _spare_the_imported()
     print(_greeting(lab))
+    if sizes.name == "paper":
+        print(_warning(lab))
     return lab
 
 
@@ -337,6 +359,14 @@ def figure_style() -> None:
             "image.cmap": "cividis",
             "svg.hashsalt": "course_lib",  # the same figure is the same SVG, byte for byte
         }
+    )
+
+
+def _warning(lab: Lab) -> str:
+    there = "and there is none here" if lab.device.type == "cpu" else f"and uses {lab.device}"
+    return (
+        f"This profile wants a GPU, {there}; it downloads what is not at hand and takes hours. `python -m course_lib "
+        "doctor` says what is known of this machine; what the long cells need is said before the first of them."
     )
 
 

@@ -117,8 +117,8 @@ class Base:
     def _measure(self, at: int, layer: Layer, maps: Tensor, rows: Tensor, advance: Callable) -> Tensor:
         """(n, K): changes of few enough images for one map of all of them to fit where they are widest."""
         parts = self._first(at, layer, maps, rows, advance)
-        for behind in range(at + 1, len(self.network.stages)):
-            parts = self._flow(behind, parts, rows)
+        for later in range(at + 1, len(self.network.stages)):
+            parts = self._flow(later, parts, rows)
         before, labels, found = self.logits[rows], self.labels[rows], []
         for part in parts:
             logits = (by_image(part.double(), len(rows)) + before).flatten(0, 1)
@@ -127,7 +127,7 @@ class Base:
         return torch.cat(found).T
 
     def _first(self, at: int, layer: Layer, maps: Tensor, rows: Tensor, advance: Callable) -> Iterator[Tensor]:
-        """What the layer behind makes of the loss of each map, in parts of as many maps as fit."""
+        """What the next layer makes of the loss of each map, in parts of as many maps as fit."""
         minus_x, stage = self._minus[at][rows], self.network.stages[at]
         weight_bytes = stage.weights * self.network.dtype.itemsize // layer.channels
         most = max(1, min(self._maps_at_once(at, len(rows)), self.network.part_bytes // weight_bytes))

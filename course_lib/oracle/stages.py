@@ -73,7 +73,7 @@ class Scaling(Linear):
 class Reader(Linear):
     """A convolution or linear layer without its bias, and whatever linear steps its weights can take in.
 
-    Batch norm behind it is a factor on its outputs. Average pooling before a linear layer, on maps so small that it
+    Batch norm after it is a factor on its outputs. Average pooling before a linear layer, on maps so small that it
     only repeats and mixes positions (VGG-16 at 64 pixels: 2 x 2 to 7 x 7), is a matrix that is multiplied in once.
     """
 
@@ -100,7 +100,7 @@ class Bend(Stage):
     """ReLU and max pooling over separate tiles: max(pool(d + (x - y)), -y), with y repeated over its tile.
 
     ReLU and pooling may be exchanged, and y, the same number for a whole tile, may be subtracted before the maximum is
-    taken instead of behind it: relu(pool(x + d)) - y = max(pool(x + d) - y, 0 - y). Written so, no two large numbers
+    taken instead of after it: relu(pool(x + d)) - y = max(pool(x + d) - y, 0 - y). Written so, no two large numbers
     are subtracted: where x - y or -y decides, it is itself no larger than the change.
     """
 
@@ -243,7 +243,7 @@ def _fold(before: list[Step], weight: Tensor, x: Tensor) -> Tensor:
     pooled = torch.eye(size, dtype=weight.dtype, device=weight.device).view(size, 1, *x.shape[2:])
     for step in poolings:
         pooled = step(pooled)
-    matrix = pooled.flatten(1)  # (positions of x, positions behind the pooling)
+    matrix = pooled.flatten(1)  # (positions of x, positions after the pooling)
     if torch.equal(matrix, torch.eye(len(matrix)).to(matrix)):
         return weight
     return (weight.unflatten(1, (x.shape[1], -1)) @ matrix.T).flatten(1)

@@ -14,7 +14,7 @@ def least_norm(design: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def random_relu(x: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
-    """x (n, d) through a hidden layer whose weights are drawn and never trained: (n, width), ReLU behind it.
+    """x (n, d) through a hidden layer whose weights are drawn and never trained: (n, width), ReLU after it.
 
     The first columns do not depend on the width: a wider layer contains the narrower ones.
     """

@@ -13,10 +13,10 @@ Weights = dict[str, Tensor]
 
 
 def norm_taylor(gamma: Tensor, beta: Tensor, d_gamma: Tensor, d_beta: Tensor) -> Tensor:
-    """Importance of each feature map (C,) behind a batch norm, as in Molchanov et al. 2019.
+    """Importance of each feature map (C,) after a batch norm, as in Molchanov et al. 2019.
 
     `gamma`, `beta`: (C,); `d_gamma`, `d_beta`: (B, C), their gradients in each of B batches. The derivative by a gate
-    behind the norm is gamma d_gamma + beta d_beta; it is squared, then averaged over batches.
+    after the norm is gamma d_gamma + beta d_beta; it is squared, then averaged over batches.
     """
     return (gamma * d_gamma + beta * d_beta).square().mean(0)
 
@@ -68,7 +68,7 @@ add(
     norm_taylor,
     inputs=random_gradients,
     mistakes={
-        "you left beta out: a gate behind the norm multiplies the shift as well as the scale": lambda g, b, dg, db: (
+        "you left beta out: a gate after the norm multiplies the shift as well as the scale": lambda g, b, dg, db: (
             (g * dg).square().mean(0)
         ),
         "you squared the two parts one by one; they are parts of one derivative, add them first": lambda g, b, dg, db: (

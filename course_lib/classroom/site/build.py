@@ -1,4 +1,4 @@
-"""``python -m course_lib site``: lay out the sources, bring MathJax, and call Sphinx with warnings as errors."""
+"""``python -m course_lib site``: lay out the sources, bring MathJax, call Sphinx with warnings as errors, and look."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 
 from course_lib import paths
-from course_lib.classroom import runner, vendor
-from course_lib.classroom.site import gallery, links, notebooks, reference, references
+from course_lib.classroom import browser, runner, vendor
+from course_lib.classroom.site import gallery, links, look, notebooks, reference, references
 
 ROOT = paths.data_dir().parent
 #: Pages of the repository that the site shows as they are.
@@ -101,8 +101,18 @@ def _mathjax(into: Path) -> None:
         (shutil.copytree if (es5 / name).is_dir() else shutil.copy)(es5 / name, into / name)
 
 
+def look_at(site: Path) -> list[str]:
+    """What is wrong with the site's pages as a reader sees them; without a browser nothing but a line that says so."""
+    try:
+        with browser.chromium() as chromium:
+            return look.look(chromium, site)
+    except browser.NoBrowser as why:
+        print(f"The pages were not looked at, so something may be illegible or too wide: {why}.")
+        return []
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Build the site; exit code 1 if a notebook failed or Sphinx has a complaint."""
+    """Build the site; exit code 1 if a notebook failed, Sphinx has a complaint, or a page does not look right."""
     parser = argparse.ArgumentParser(prog="course-lib site", description="Build the site from executed notebooks.")
     parser.add_argument("--executed", type=Path, metavar="FOLDER", help="executed notebooks; else they are run first")
     parser.add_argument("--profile", default="laptop", help="of that run (%(default)s)")
@@ -116,8 +126,10 @@ def main(argv: list[str] | None = None) -> int:
             if any(outcome.error for outcome in runner.run(runner.numbered(), executed, options.profile)):
                 return 1
         print(f"Sphinx reads {executed} ...", flush=True)
-        print(f"The site begins at {build(executed, options.out)}.")
+        first = build(executed, options.out)
+        complaints = look_at(options.out)
+        print("\n".join([*complaints, f"The site begins at {first}."]))
+        return int(bool(complaints))
     except (SiteError, vendor.VendorError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    return 0

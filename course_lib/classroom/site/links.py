@@ -39,10 +39,14 @@ def mended(text: str, here: PurePath, pages: Set[str], root: Path) -> str:
     return _LINK.sub(mend, _BADGE.sub("", text))
 
 
+def written(site: Path) -> list[Path]:
+    """The pages of a built site, but for what others made that lies below `_static`."""
+    return [path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]
+
+
 def broken(site: Path) -> list[str]:
     """Links of a built site that lead nowhere within it, as "page -> link": no such file, or no such place in it."""
-    written = [path.resolve() for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts]
-    pages = {path: _Page(path.read_text(encoding="utf-8")) for path in written}
+    pages = {path.resolve(): _Page(path.read_text(encoding="utf-8")) for path in written(site)}
     found = []
     for path, page in pages.items():
         for link in page.links:
