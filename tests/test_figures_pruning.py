@@ -119,6 +119,23 @@ def test_realised_speed_is_relative_to_the_whole_network():
     assert drawn["Taylor, end"] == (2, 1.25)
 
 
+def test_the_papers_table_2_stands_beside_our_speed():
+    table = pd.DataFrame(
+        {"maps": [8, 4], "macs": [100.0, 50.0], "median_ms": [10.0, 8.0]}, index=["whole", "taylor, end"]
+    )
+    printed = pd.read_csv(paths.data_dir() / "paper" / "table2.csv")
+    hollow = lines(figures.realised_speed(table, printed))["VGG-16 (paper)"]
+    assert hollow.get_ydata().tolist() == [1.7, 2.1, 2.2, 3.4, 2.5, 3.3]  # Table 2, from top to bottom
+    assert hollow.get_xdata()[:2] == pytest.approx([30.96 / 11.5, 30.96 / 8])
+    beside = figures.speed_beside_paper(table, printed)
+    assert list(beside.index[0]) == ["Taylor, end", 0.5, 2.0]
+    assert beside.iloc[0].dropna().to_dict() == {"this machine, 16": 1.25}
+    alexnet = beside.loc["AlexNet (paper)"]
+    assert alexnet["TITAN X Pascal, 512"].tolist() == [2.4, 3.2]
+    assert alexnet["Jetson TX1, 4"].isna().all()  # that is VGG-16's batch there
+    assert beside.notna().to_numpy().sum() == 1 + (printed.version != "unpruned").sum()
+
+
 def test_pictures_of_images_and_feature_maps():
     splits = datasets.load("petals", train=10, val=10, test=20)
     assert rendered(figures.contact_sheet(splits)) > 10_000
