@@ -1,5 +1,7 @@
 """Experiments of notebook 05, against what is computed by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -120,8 +122,8 @@ def test_the_closed_map_is_framed_and_the_change_of_loss_is_said(splits_of_flowe
     model, splits = splits_of_flowers
     images = torch.stack([splits.test[at][0] for at in range(2)])
     labels = torch.tensor([splits.test[at][1] for at in range(2)])
-    chain = Chain(model)
-    figure = figures.feature_map_browser(chain, splits, images, labels, layer="conv2_2", picture=1, close=11)
+    chain, names = Chain(model), ["a", "b"]
+    figure = figures.feature_map_browser(chain, splits, images, labels, names, layer="conv2_2", picture=1, close=11)
     titles = [axes.get_title() for axes in figure.axes]
     gate = torch.ones(chain.layers["features.7"].channels)
     gate[11] = 0
@@ -130,10 +132,25 @@ def test_the_closed_map_is_framed_and_the_change_of_loss_is_said(splits_of_flowe
             nn.functional.cross_entropy(chain.run(images[1:], gates=gates), labels[1:])
             for gates in (None, {"features.7": gate})
         ]
-    assert titles[0] == splits.classes[int(labels[1])] and "gate 11 is closed" in titles[1]
+    assert titles[0] == "b" and "gate 11 is closed" in titles[1]
     assert titles[2] == f"loss {float(losses[1] - losses[0]):+.3f} nats"
-    last = figures.feature_map_browser(chain, splits, images, labels, layer="conv1_1", close=63)
+    last = figures.feature_map_browser(chain, splits, images, labels, names, layer="conv1_1", close=63)
     assert "gate 15 is closed" in last.axes[1].get_title()
+
+
+def test_the_first_picture_to_look_at_is_a_photograph(splits_of_flowers):
+    model, splits = splits_of_flowers
+    images, labels, names = baselines.browsed(splits, n=2)
+    assert torch.equal(images[1:], torch.stack([splits.test[at][0] for at in range(2)]))
+    assert [splits.classes[label] for label in labels] == ["dahlia", *names[1:]] and names[0] == "photograph"
+    shown = datasets.picture(images[0], splits)  # (H, W, 3)
+    red, green, blue = shown[shown.shape[0] // 2, shown.shape[1] // 2]
+    assert red > green > blue and red > 0.8  # an orange flower
+    assert shown[:3, :3].mean() < 0.3  # before dark leaves
+    elsewhere = dataclasses.replace(splits, classes=["cat", *"bcdefghij"])
+    assert baselines.browsed(elsewhere, n=2)[1][0] == -1
+    figure = figures.feature_map_browser(Chain(model), elsewhere, images, torch.tensor([-1, 0, 0]), names, picture=0)
+    assert figure.axes[0].get_title() == "photograph" and "nats" in figure.axes[2].get_title()
 
 
 def test_the_line_stands_where_the_share_is():
