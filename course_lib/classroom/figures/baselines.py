@@ -123,7 +123,7 @@ def _answers(axes, chances: Tensor, classes: list[str], truly: int) -> None:
     axes.set(xlim=(0, 1), xticks=(0, 1), xlabel="probability")
     change = float((chances[0, truly] / chances[1, truly]).log())
     axes.set_title(f"loss {change:+.3f} nats")
-    axes.legend(loc="lower right", fontsize="x-small")
+    axes.legend(loc="lower right", fontsize="small")
 
 
 def information_bias(table: pd.DataFrame) -> Figure:
