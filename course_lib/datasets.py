@@ -40,11 +40,23 @@ from course_lib.names import unknown
 from course_lib.paths import cache_dir
 from course_lib.progress import track
 
-__all__ = ["DataError", "Images", "Photographs", "Splits", "batches", "load", "names", "picture", "subset"]
+__all__ = [
+    "DataError",
+    "Images",
+    "Photographs",
+    "Splits",
+    "batches",
+    "load",
+    "names",
+    "photograph",
+    "picture",
+    "subset",
+]
 
 BATCH_SIZE = 32  # images
 COUNTS = {"image_size": 1, "train": 1, "val": 1, "test": 1, "species": 2, "world": 2}  # options, and their least value
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
+FLOWER = (62, 148, 320)  # top, left and side, in pixels, of the flower in the photograph
 
 
 @dataclass(frozen=True)
@@ -157,6 +169,20 @@ def picture(image: torch.Tensor, splits: Splits) -> np.ndarray:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (splits.mean, splits.std))
     shown = (image.detach().cpu().float() * std + mean).clamp(0, 1)
     return shown.expand(3, -1, -1).permute(1, 2, 0).numpy()
+
+
+def photograph(splits: Splits) -> torch.Tensor:
+    """A real photograph of a dahlia, (3, H, W), in the size and the units of the splits' images, which have colours.
+
+    The square around the flower of scikit-learn's flower.jpg (flickr.com/photos/vultilion/6056698931, CC BY 2.0).
+    """
+    from sklearn.datasets import load_sample_image  # a slow import
+
+    top, left, side = FLOWER
+    pixels = load_sample_image("flower.jpg")[top : top + side, left : left + side]  # (side, side, 3), bytes
+    size = splits.test[0][0].shape[-1]
+    small = _resized(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None], size)
+    return Images(small, [0], splits.mean, splits.std)[0][0]
 
 
 # ----------------------------------------------------------------------------------------------------------- embedded

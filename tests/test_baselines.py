@@ -1,8 +1,12 @@
 """Experiments of notebook 05, against what is computed by hand."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from drawing import drawn
 from networks import batches, small_vgg
 from sklearn.metrics import mutual_info_score
 from torch import nn
@@ -11,6 +15,8 @@ from torch.utils.data import TensorDataset
 from course_lib import datasets, models, ranking, surgery
 from course_lib.classroom import baselines, figures
 from course_lib.feature_maps import Chain
+
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def maps(n=60, channels=4, classes=3, seed=0):
@@ -104,6 +110,16 @@ def test_a_mask_answers_as_surgery_does_and_saves_nothing():
     assert not any(hasattr(module, "weight_mask") for module in model.modules())
 
 
+def test_mask_and_surgery_stand_beside_the_whole_network():
+    columns = {"parameters": [100, 190, 60], "MACs": [1000, 1000, 500], "ms": [4.0, 4.4, 2.0]}
+    table = pd.DataFrame({"network": ["whole", "masked", "after surgery"], **columns})
+    panels = drawn(figures.mask_or_surgery(table)).axes
+    heights = [[bar.get_height() for bar in axes.patches] for axes in panels]
+    assert np.allclose(heights, [[1, 1.9, 0.6], [1, 1, 0.5], [1, 1.1, 0.5]])
+    assert [text.get_text() for text in panels[2].texts] == ["100%", "110%", "50%"]
+    assert all(axes.get_ylim()[1] > max(bars) for axes, bars in zip(panels, heights, strict=True))
+
+
 def test_below_counts_what_ranks_lowest():
     scores = {"a": torch.tensor([0.1, 0.5, 0.9]), "b": torch.tensor([0.2, 0.3, 0.4])}
     gone = baselines.below(scores, 0.35)
@@ -120,8 +136,10 @@ def test_the_closed_map_is_framed_and_the_change_of_loss_is_said(splits_of_flowe
     model, splits = splits_of_flowers
     images = torch.stack([splits.test[at][0] for at in range(2)])
     labels = torch.tensor([splits.test[at][1] for at in range(2)])
-    chain = Chain(model)
-    figure = figures.feature_map_browser(chain, splits, images, labels, layer="conv2_2", picture=1, close=11)
+    chain, names = Chain(model), ["a", "b"]
+    figure = drawn(
+        figures.feature_map_browser(chain, splits, images, labels, names, layer="conv2_2", picture=1, close=11)
+    )
     titles = [axes.get_title() for axes in figure.axes]
     gate = torch.ones(chain.layers["features.7"].channels)
     gate[11] = 0
@@ -130,31 +148,48 @@ def test_the_closed_map_is_framed_and_the_change_of_loss_is_said(splits_of_flowe
             nn.functional.cross_entropy(chain.run(images[1:], gates=gates), labels[1:])
             for gates in (None, {"features.7": gate})
         ]
-    assert titles[0] == splits.classes[int(labels[1])] and "gate 11 is closed" in titles[1]
+    assert titles[0] == "b" and "gate 11 is closed" in titles[1]
     assert titles[2] == f"loss {float(losses[1] - losses[0]):+.3f} nats"
-    last = figures.feature_map_browser(chain, splits, images, labels, layer="conv1_1", close=63)
+    last = drawn(figures.feature_map_browser(chain, splits, images, labels, names, layer="conv1_1", close=63))
     assert "gate 15 is closed" in last.axes[1].get_title()
+
+
+def test_the_first_picture_to_look_at_is_a_photograph(splits_of_flowers):
+    model, splits = splits_of_flowers
+    images, labels, names = baselines.browsed(splits, n=2)
+    assert torch.equal(images[1:], torch.stack([splits.test[at][0] for at in range(2)]))
+    assert [splits.classes[label] for label in labels] == ["dahlia", *names[1:]] and names[0] == "photograph"
+    shown = datasets.picture(images[0], splits)  # (H, W, 3)
+    red, green, blue = shown[8:24, 8:24].mean((0, 1))
+    assert red > 0.7 > green > blue  # an orange flower
+    assert shown[:3, :3].mean() < 0.3  # before dark leaves
+    elsewhere = dataclasses.replace(splits, classes=["cat", *"bcdefghij"])
+    assert baselines.browsed(elsewhere, n=2)[1][0] == -1
+    figure = drawn(
+        figures.feature_map_browser(Chain(model), elsewhere, images, torch.tensor([-1, 0, 0]), names, picture=0)
+    )
+    assert figure.axes[0].get_title() == "photograph" and "nats" in figure.axes[2].get_title()
 
 
 def test_the_line_stands_where_the_share_is():
     scores = {"min_weight": {"a": torch.arange(1.0, 11.0).double(), "b": torch.arange(11.0, 21.0).double()}}
-    figure = figures.cut_by_threshold(scores, share=0.25)
+    figure = drawn(figures.cut_by_threshold(scores, share=0.25))
     assert [bar.get_height() for bar in figure.axes[1].patches] == [0.5, 0.0]
 
 
 def test_the_tables_are_drawn():
     x, labels = maps()
     table = baselines.information_by_bins(x, labels, [2, 4], [20, 60])
-    figure = figures.information_bias(table)
+    figure = drawn(figures.information_bias(table))
     assert [axes.get_title() for axes in figure.axes] == ["20 images", "60 images"]
-    assert figures.information_at(x, labels, bins=4, images=30).axes[0].get_title() == "4 bins, 30 images"
+    assert drawn(figures.information_at(x, labels, bins=4, images=30)).axes[0].get_title() == "4 bins, 30 images"
     data = digits_like()
     history = baselines.dying_maps(data, data, (0, 5), rounds=1, updates=1)
-    assert len(figures.dying_maps(history).axes[0].lines) == 2
+    assert len(drawn(figures.dying_maps(history)).axes[0].lines) == 2
     scores = {
         "min_weight": {"a": torch.rand(5), "b": torch.rand(6)},
         "random": {"a": torch.rand(5), "b": torch.rand(6)},
     }
-    heat = figures.criteria_agree(scores).axes[0]
+    heat = drawn(figures.criteria_agree(scores)).axes[0]
     assert [text.get_text() for text in heat.texts][0] == "1.00"
-    assert len(figures.score_ranges({"one": scores["random"], "two": scores["random"]}, "random").axes) == 2
+    assert len(drawn(figures.score_ranges({"one": scores["random"], "two": scores["random"]}, "random")).axes) == 2

@@ -2,11 +2,11 @@
 
 import io
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawing import drawn
 from networks import small_vgg
 from PIL import Image, ImageSequence
 
@@ -15,7 +15,7 @@ from course_lib.classroom import figures
 from course_lib.classroom.figures import animation, style
 from course_lib.feature_maps import Chain
 
-matplotlib.use("Agg")
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def run(curve, seed, accuracies):
@@ -39,39 +39,32 @@ def table():
     return pd.DataFrame(run("taylor", 0, [0.9, 0.8, 0.7]) + run("random", 0, [0.9, 0.5, 0.3]))
 
 
-def rendered(figure):
-    with io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png")
-        return len(buffer.getvalue())
-
-
 def lines(figure):
     return {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
 
 
 @pytest.mark.parametrize("axis, end", [("feature maps", 0.8), ("MACs", 0.6), ("parameters", 0.8)])
 def test_curves_are_drawn_against_what_is_left(table, axis, end):
-    figure = figures.pruning_curves(table, axis=axis)
+    figure = drawn(figures.pruning_curves(table, axis=axis))
     line = lines(figure)["Taylor"]
     assert line.get_xdata().tolist() == pytest.approx([1, (1 + end) / 2, end])
     assert line.get_ydata().tolist() == [0.9, 0.8, 0.7]
     assert figure.axes[0].get_xlabel() == f"{axis} left"
-    assert rendered(figure) > 10_000
 
 
 def test_curves_before_tuning_and_recorded_ones(table):
     recorded = pd.DataFrame(run("taylor", 0, [0.9, 0.8]) + run("taylor", 1, [0.9, 0.6]))
-    drawn = lines(figures.pruning_curves(table, recorded, when="right after the cut"))
-    assert drawn["Random"].get_ydata().tolist() == pytest.approx([0.8, 0.4, 0.2])
-    assert drawn["Taylor (recorded)"].get_ydata().tolist() == pytest.approx([0.8, 0.6])
+    shown = lines(drawn(figures.pruning_curves(table, recorded, when="right after the cut")))
+    assert shown["Random"].get_ydata().tolist() == pytest.approx([0.8, 0.4, 0.2])
+    assert shown["Taylor (recorded)"].get_ydata().tolist() == pytest.approx([0.8, 0.6])
 
 
 @pytest.mark.parametrize("axis, column", [("feature maps", "maps_percent"), ("FLOPs", "gflops")])
 def test_the_papers_figure_4_shows_every_number_read_from_it(axis, column):
     paper = pd.read_csv(paths.data_dir() / "paper" / "figure4.csv")
-    drawn = [line.get_ydata().tolist() for line in figures.papers_figure4(paper, axis).axes[0].get_lines()]
+    shown = [line.get_ydata().tolist() for line in drawn(figures.papers_figure4(paper, axis)).axes[0].get_lines()]
     rows = paper[paper.axis == column]
-    assert sorted(sum(drawn, [])) == sorted(rows.accuracy) and len(drawn) == rows.criterion.nunique()
+    assert sorted(sum(shown, [])) == sorted(rows.accuracy) and len(shown) == rows.criterion.nunique()
 
 
 def test_a_network_from_scratch_is_one_point_on_every_axis(table):
@@ -94,41 +87,55 @@ def test_shares_of_two_seeds_do_not_mix():
 
 
 def test_cost_by_layer_shows_shares_of_each():
-    figure = figures.cost_by_layer(small_vgg(), (3, 8, 8))
+    figure = drawn(figures.cost_by_layer(small_vgg(), (3, 8, 8)))
     widths = [[bar.get_width() for bar in axes.patches] for axes in figure.axes]
     assert all(sum(panel) == pytest.approx(1) for panel in widths)
     assert widths[0] == pytest.approx([5 / 18, 6 / 18, 7 / 18])
     # MACs by hand: 64 positions, 3 x 9 weights, 5 maps; 16 positions for the two others
     macs = [64 * 27 * 5, 16 * 45 * 6, 16 * 54 * 7]
     assert widths[2] == pytest.approx([m / sum(macs) for m in macs])
-    assert rendered(figure) > 10_000
 
 
 def test_surviving_maps_counts_what_is_left():
-    figure = figures.surviving_maps([{"a": 4, "b": 8}, {"a": 2, "b": 8}], step=1)
+    figure = drawn(figures.surviving_maps([{"a": 4, "b": 8}, {"a": 2, "b": 8}], step=1))
     assert "After step 1: 83%" in figure.axes[0].get_title()
-    assert rendered(figure) > 5_000
 
 
 def test_realised_speed_is_relative_to_the_whole_network():
     table = pd.DataFrame({"macs": [100.0, 50.0], "median_ms": [10.0, 8.0]}, index=["whole", "taylor, end"])
-    drawn = {
+    shown = {
         label: (*line.get_xdata(), *line.get_ydata()) for label, line in lines(figures.realised_speed(table)).items()
     }
-    assert drawn["whole"] == (1, 1)
-    assert drawn["Taylor, end"] == (2, 1.25)
+    assert shown["whole"] == (1, 1)
+    assert shown["Taylor, end"] == (2, 1.25)
+
+
+def test_the_papers_table_2_stands_beside_our_speed():
+    table = pd.DataFrame(
+        {"maps": [8, 4], "macs": [100.0, 50.0], "median_ms": [10.0, 8.0]}, index=["whole", "taylor, end"]
+    )
+    printed = pd.read_csv(paths.data_dir() / "paper" / "table2.csv")
+    hollow = lines(drawn(figures.realised_speed(table, printed)))["VGG-16 (paper)"]
+    assert hollow.get_ydata().tolist() == [1.7, 2.1, 2.2, 3.4, 2.5, 3.3]  # Table 2, from top to bottom
+    assert hollow.get_xdata()[:2] == pytest.approx([30.96 / 11.5, 30.96 / 8])
+    beside = figures.speed_beside_paper(table, printed)
+    assert list(beside.index[0]) == ["Taylor, end", 0.5, 2.0]
+    assert beside.iloc[0].dropna().to_dict() == {"this machine, 16": 1.25}
+    alexnet = beside.loc["AlexNet (paper)"]
+    assert alexnet["TITAN X Pascal, 512"].tolist() == [2.4, 3.2]
+    assert alexnet["Jetson TX1, 4"].isna().all()  # that is VGG-16's batch there
+    assert beside.notna().to_numpy().sum() == 1 + (printed.version != "unpruned").sum()
 
 
 def test_pictures_of_images_and_feature_maps():
     splits = datasets.load("petals", train=10, val=10, test=20)
-    assert rendered(figures.contact_sheet(splits)) > 10_000
+    drawn(figures.contact_sheet(splits))
     model = small_vgg().float()
     model[-1] = torch.nn.Linear(9, 10)
     model[9] = torch.nn.Linear(7 * 64, 9)
     draw = figures.feature_map_gallery(model, splits, n=2, maps=4)
-    figure = draw(layer="3", image=1)
+    figure = drawn(draw(layer="3", image=1))
     assert "conv2: 4 feature maps of 16 x 16" in figure.axes[1].get_title()
-    assert rendered(figure) > 10_000
 
 
 def test_every_criterion_has_a_colour_of_its_own():
@@ -163,7 +170,7 @@ def shrinking():
 
 @pytest.mark.parametrize("step, now", [(0, (20, 80)), (1, (15, 75)), (-1, (15, 65))])
 def test_a_shrinking_network_shows_what_is_left_before_what_was(shrinking, step, now):
-    left, right = figures.shrinking_network(shrinking, step).axes
+    left, right = drawn(figures.shrinking_network(shrinking, step)).axes
     heights = [patch.get_height() for patch in left.patches]
     assert heights == [20, 80, *now]
     passed = right.lines[1].get_xdata()

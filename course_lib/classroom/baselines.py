@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.data import Dataset
 
-from course_lib import cost, criteria, surgery, training
+from course_lib import cost, criteria, datasets, surgery, training
+from course_lib.datasets import Splits
 from course_lib.feature_maps import Chain, Plan, Scores, copy_with, device_of, evaluating, place
 from course_lib.progress import track
 
@@ -54,6 +55,18 @@ def mean_activations(model: nn.Module, batches: Batches, layer: str) -> tuple[Te
             seen.append(z.flatten(2).mean(2).cpu())
             answers.append(labels)
     return torch.cat(seen), torch.cat(answers)
+
+
+def browsed(splits: Splits, n: int = 7) -> tuple[Tensor, Tensor, list[str]]:
+    """A photograph and the first `n` test images, to look into a network with: (n + 1, 3, H, W), (n + 1,) and names.
+
+    The photograph is of a dahlia; its label is -1 where that is none of the classes.
+    """
+    examples = [splits.test[at] for at in range(n)]
+    label = splits.classes.index("dahlia") if "dahlia" in splits.classes else -1
+    names = ["photograph", *(splits.classes[label] for _, label in examples)]
+    images = torch.stack([datasets.photograph(splits), *(image for image, _ in examples)])
+    return images, torch.tensor([label, *(label for _, label in examples)]), names
 
 
 def information(x: Tensor, labels: Tensor, bins: int) -> Tensor:

@@ -62,6 +62,7 @@ def feature_map_browser(
     splits: Splits,
     images: Tensor,
     labels: Tensor,
+    names: list[str],
     layer: str = "conv1_1",
     picture: int = 0,
     close: int = 0,
@@ -69,7 +70,9 @@ def feature_map_browser(
     """A picture, the first maps of a layer, and what the network says with gate number `close` of that layer closed.
 
     Args:
-        images, labels: (N, 3, H, W) and (N,), on the network's device.
+        images, labels: (N, 3, H, W) and (N,), on the network's device. A label of -1 is none of the classes: then the
+            change of the loss is that of the network's own answer.
+        names: what the pictures are called.
         layer: a label as `figures.layer_labels` gives it.
         close: index of the map whose gate is closed; the last one if the layer has fewer.
     """
@@ -84,8 +87,8 @@ def feature_map_browser(
     z = taps[name][0].cpu()
     first = max(0, close // COLUMNS - 3) * COLUMNS  # scroll: four rows, the closed map in the last of them at most
     figure = plt.figure(figsize=(15, 5), layout="none")
-    truly = int(labels[picture])
-    _picture(figure.add_axes((0.01, 0.02, 0.26, 0.8)), datasets.picture(x[0], splits), splits.classes[truly])
+    truly = int(labels[picture]) if labels[picture] >= 0 else int(chances[0].argmax())
+    _picture(figure.add_axes((0.01, 0.02, 0.26, 0.8)), datasets.picture(x[0], splits), names[picture])
     _mosaic(figure.add_axes((0.29, 0.02, 0.40, 0.8)), z[first : first + 4 * COLUMNS], first, close, layer)
     _answers(figure.add_axes((0.81, 0.17, 0.18, 0.6)), chances, splits.classes, truly)
     return figure
@@ -120,7 +123,7 @@ def _answers(axes, chances: Tensor, classes: list[str], truly: int) -> None:
     axes.set(xlim=(0, 1), xticks=(0, 1), xlabel="probability")
     change = float((chances[0, truly] / chances[1, truly]).log())
     axes.set_title(f"loss {change:+.3f} nats")
-    axes.legend(loc="lower right", fontsize="x-small")
+    axes.legend(loc="lower right", fontsize="small")
 
 
 def information_bias(table: pd.DataFrame) -> Figure:

@@ -80,7 +80,7 @@ def table3_over_seeds(layers: pd.DataFrame, table: pd.DataFrame) -> Figure:
             bars = (found["mean"] - found["min"], found["max"] - found["mean"])
             where, look = np.arange(len(found)) + aside, {"color": colour(name), "marker": MARKERS[name], "ms": 9}
             axes.errorbar(where, found["mean"], yerr=bars, ls="none", capsize=3, label=title(name), **look)
-    left.set_xticks(range(len(order)), layer_labels(order), fontsize=13, rotation=45)
+    left.set_xticks(range(len(order)), layer_labels(order), fontsize=14, rotation=45)
     left.set(title="within each layer", ylabel="Spearman correlation with the oracle")
     right.set_xticks(range(len(WAYS)), WAYS.values())
     right.set(title="all layers together")

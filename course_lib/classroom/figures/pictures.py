@@ -27,7 +27,7 @@ def contact_sheet(splits: Splits, rows: int = 2, columns: int = 10) -> Figure:
             axes[row, label].set_axis_off()
             if row < len(found):
                 axes[row, label].imshow(datasets.picture(splits.test[found[row]][0], splits))
-        axes[0, label].set_title(splits.classes[label], fontsize="x-small")
+        axes[0, label].set_title(splits.classes[label], fontsize=14)
     return figure
 
 

@@ -219,7 +219,7 @@ def cockpit(
         curve.plot(means.maps_share, means.accuracy, color="0.3", lw=2.5, label="in steps, tuned (recorded)")
     _percent(curve, "feature maps")
     curve.set_title(f"accuracy after one cut: {at.accuracy:.0%}", fontsize=17)
-    curve.legend(frameon=False, fontsize=13, loc="upper right")
+    curve.legend(frameon=False, fontsize=14, loc="upper right")
     figure.suptitle(f"{title(criterion)}, at least {floor} map{'s' * (floor > 1)} in every layer")
     return figure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter
+from matplotlib.ticker import MultipleLocator, NullLocator, PercentFormatter
 from torch import nn
 
 from course_lib import cost
@@ -172,24 +172,74 @@ def map_counts(model: nn.Module) -> dict[str, int]:
     return {name: layer.channels for name, layer in Chain(model).layers.items()}
 
 
-def realised_speed(table: pd.DataFrame) -> Figure:
-    """Measured speed-up against the speed-up that the arithmetic promises, as Table 2 of the paper allows.
+def realised_speed(table: pd.DataFrame, printed: pd.DataFrame | None = None) -> Figure:
+    """Measured speed-up against the speed-up that the arithmetic promises; both logarithmic, for they are factors.
 
-    `table`: one row a network, indexed by its name, which begins with the criterion: macs, median_ms. The first is the
-    whole network.
+    Args:
+        table: one row a network, indexed by its name, which begins with the criterion: macs, median_ms. The first is
+            the whole network.
+        printed: data/paper/table2.csv, whose pruned networks are drawn hollow, a marker a network.
     """
     promised, measured = table.macs.iloc[0] / table.macs, table.median_ms.iloc[0] / table.median_ms
-    figure, axes = plt.subplots(figsize=(8, 6))
-    top = 1.05 * max(promised.max(), measured.max())
-    axes.plot([1, top], [1, top], color="0.5", ls="--", label="as promised")
+    figure, axes = plt.subplots(figsize=(11, 6))
     for name, x, y in zip(table.index, promised, measured, strict=True):
-        criterion = str(name).split(",")[0]
-        label = str(name).replace(criterion, title(criterion), 1)
-        axes.plot(x, y, marker=MARKERS.get(criterion, "o"), ms=12, ls="", color=colour(criterion), label=label)
+        criterion = name.split(",")[0]
+        look = {"marker": MARKERS.get(criterion, "o"), "ms": 12, "ls": "", "color": colour(criterion)}
+        axes.plot(x, y, label=_titled(name), **look)
+    if printed is not None:
+        paper = papers_speed(printed)
+        for (name, rows), marker in zip(paper.groupby("network", sort=False), "^sD", strict=False):
+            look = {"ms": 10, "mfc": "none", "mec": "0.3", "mew": 2}
+            axes.plot(rows.promised, rows.measured, marker, label=f"{name} (paper)", **look)
+        promised, measured = pd.concat([promised, paper.promised]), pd.concat([measured, paper.measured])
+    top = 1.1 * max(promised.max(), measured.max())
+    axes.plot([1, top], [1, top], color="0.5", ls="--", label="as promised", zorder=0)
     axes.set(xlabel="MACs of the whole network / MACs left", ylabel="time of the whole network / time")
-    axes.set(title="Speed-up: promised by MACs, and measured", xlim=(0.9, top), ylim=(0.9, top))
-    axes.legend(frameon=False)
+    axes.set(title="Speed-up: promised by MACs, and measured", xscale="log", yscale="log")
+    ticks = [factor for factor in (1, 1.5, 2, 3, 4, 6, 8, 12, 16) if factor <= top]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{factor:g}" for factor in ticks])
+        axis.set_minor_locator(NullLocator())
+    low = 0.9 * min(1, measured.min())  # a small network may be no faster, or slower
+    axes.set(xlim=(0.9, top), ylim=(low, top))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def papers_speed(printed: pd.DataFrame) -> pd.DataFrame:
+    """The pruned networks of the paper's Table 2: network, hardware, batch, maps_left (0 to 1), promised, measured.
+
+    `printed`: data/paper/table2.csv. Promised is how many times fewer FLOPs are left than the unpruned network has,
+    measured the speed-up as it is printed.
+    """
+    place = ["network", "hardware", "batch"]
+    whole = printed[printed.version == "unpruned"].set_index(place).gflops.rename("whole")
+    pruned = printed[printed.version != "unpruned"].join(whole, on=place)
+    added = {"maps_left": pruned.maps_left_percent / 100, "promised": pruned.whole / pruned.gflops}
+    return pruned.assign(**added, measured=pruned.speedup)[[*place, *added, "measured"]].reset_index(drop=True)
+
+
+def speed_beside_paper(table: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
+    """Measured speed-ups, a row for each pruned network, a column for each machine and batch; empty: not measured.
+
+    `table`: as of `realised_speed`, with maps; `printed`: data/paper/table2.csv. The index is network, maps left (0 to
+    1) and the promised speed-up.
+    """
+    paper = papers_speed(printed)
+    paper = paper.assign(network=paper.network + " (paper)", at=paper.hardware + ", " + paper.batch.astype(str))
+    whole, small = table.iloc[0], table.iloc[1:]
+    ours = {"network": map(_titled, small.index), "maps_left": (small.maps / whole.maps).array}
+    ours |= {"promised": (whole.macs / small.macs).array, "measured": (whole.median_ms / small.median_ms).array}
+    rows = pd.concat([pd.DataFrame(ours).assign(at="this machine, 16"), paper], ignore_index=True)
+    wide = rows.pivot(index=["network", "maps_left", "promised"], columns="at", values="measured")
+    order = dict.fromkeys(zip(rows.network, rows.maps_left, rows.promised, strict=True))  # as they came
+    return wide.loc[list(order), rows["at"].unique()]
+
+
+def _titled(name: str) -> str:
+    """'taylor, end' as a reader calls it."""
+    criterion, comma, rest = name.partition(",")
+    return title(criterion) + comma + rest
 
 
 def shrinking_network(run: pd.DataFrame, step: int = -1) -> Figure:
