@@ -233,7 +233,8 @@ def speed_beside_paper(table: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFra
     rows = pd.concat([pd.DataFrame(ours).assign(at="this machine, 16"), paper], ignore_index=True)
     wide = rows.pivot(index=["network", "maps_left", "promised"], columns="at", values="measured")
     order = dict.fromkeys(zip(rows.network, rows.maps_left, rows.promised, strict=True))  # as they came
-    return wide.loc[list(order), rows["at"].unique()]
+    ordered = wide.loc[list(order), rows["at"].unique()]
+    return ordered.rename_axis(index=["network", "maps left", "promised"], columns="machine, images in a batch")
 
 
 def _titled(name: str) -> str:
