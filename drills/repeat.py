@@ -47,13 +47,11 @@ def twice(name: str, words: list[str], folder: Path) -> dict:
     for salt in ("1", "2"):
         out = folder / f"{name}-{salt}"
         environment = {"PYTHONHASHSEED": salt, "COURSE_LIB_CACHE": f"{folder}/cache-{salt}", "COURSE_LIB_PROGRESS": "0"}
-        subprocess.run(
-            [sys.executable, "-m", *(word.replace("{}", str(out)) for word in words)],
-            env=os.environ | environment,
-            cwd=Path(__file__).resolve().parents[1],
-            check=True,
-            capture_output=True,
-        )
+        command = [sys.executable, "-m", *(word.replace("{}", str(out)) for word in words)]
+        here = {"env": os.environ | environment, "cwd": Path(__file__).resolve().parents[1]}
+        done = subprocess.run(command, **here, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{name} failed:\n{done.stdout}{done.stderr}")
         made.append(scenes.tables(out))
     one, other = made
     different = sum(one.get(file) != other.get(file) for file in one | other)

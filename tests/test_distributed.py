@@ -44,9 +44,10 @@ def test_two_processes_find_what_one_finds_also_after_one_was_killed(tmp_path):
 
 @pytest.mark.parametrize("command, tables", [("prune", 1), ("reproduce", 2)])
 def test_torchrun_before_a_command_writes_the_tables_of_one_process(command, tables, tmp_path):
-    scene, said = scenes.scenes(tmp_path / "material")[command], {}
+    arguments, said = scenes.scenes(tmp_path / "material")[command].arguments, {}
+    fewer = {"maps_per_step=150": "maps_per_step=528", "updates=2": "updates=1"}  # than in the drill
     for name, by in {"one": [sys.executable], "two": TORCHRUN}.items():
-        words = [word.replace("{}", str(tmp_path / name)) for word in scene.arguments]
+        words = [fewer.get(word, word).replace("{}", str(tmp_path / name)) for word in arguments]
         done = launch("-m", "course_lib", *words, by=by, COURSE_LIB_CACHE=str(tmp_path / f"cache of {name}"))
         assert done.returncode == 0, done.stderr
         said[name] = done.stdout
@@ -55,4 +56,6 @@ def test_torchrun_before_a_command_writes_the_tables_of_one_process(command, tab
     assert len(one) == tables and one.keys() == two.keys()
     for name, expected in one.items():
         found = two[name].drop(columns=scenes.VARYING, errors="ignore")
-        pd.testing.assert_frame_equal(found, expected.drop(columns=scenes.VARYING, errors="ignore"), rtol=1e-6)
+        expected = expected.drop(columns=scenes.VARYING, errors="ignore")
+        # A change of the loss is a difference of two losses: what is 1e-6 of these may be more of a small difference.
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-7)
