@@ -51,7 +51,9 @@ def test_table_3_has_the_range_over_seeds():
     names = ["all_layers", "all_layers_l1", "all_layers_l2", "all_layers_minmax"]
     table = pd.DataFrame([(name, seed, *[0.1 * seed] * 4) for name in FEW for seed in (1, 2, 6)])
     table.columns = ["criterion", "seed", *names]
-    for axes, columns in zip(drawn(figures.table3_over_seeds(layers, table)).axes, (13, 4), strict=True):
+    figure = drawn(figures.table3_over_seeds(layers, table, "Petals"))
+    assert figure.get_suptitle().startswith("Petals: mean and range over")
+    for axes, columns in zip(figure.axes, (13, 4), strict=True):
         assert len(axes.containers) == 3
         for dots, _, (bars,) in axes.containers:
             assert dots.get_ydata() == pytest.approx([0.3] * columns)

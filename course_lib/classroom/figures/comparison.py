@@ -60,7 +60,7 @@ def table_of_normalizations(
     return figure
 
 
-def table3_over_seeds(layers: pd.DataFrame, table: pd.DataFrame) -> Figure:
+def table3_over_seeds(layers: pd.DataFrame, table: pd.DataFrame, heading: str = "Recorded") -> Figure:
     """Both parts of Table 3 with error bars: mean and range over networks, one a seed, of a few criteria.
 
     Args:
@@ -85,7 +85,7 @@ def table3_over_seeds(layers: pd.DataFrame, table: pd.DataFrame) -> Figure:
     right.set_xticks(range(len(WAYS)), WAYS.values())
     right.set(title="all layers together")
     figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=len(shown), fontsize=14)
-    figure.suptitle(f"Recorded: mean and range over {table.seed.nunique()} networks")
+    figure.suptitle(f"{heading}: mean and range over {table.seed.nunique()} networks")
     return figure
 
 

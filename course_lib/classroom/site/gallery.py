@@ -72,6 +72,12 @@ ITEMS = (
     Item("Criteria against the oracle: petals", ("petals_criteria",), _correlations, "07_taylor"),
     Item("Criteria against the oracle: photographs", ("flowers102_criteria",), _correlations, "07_taylor"),
     Item(
+        "Table 3 on photographs: within each layer, and over all by normalisation",
+        ("flowers102_layers", "flowers102_criteria"),
+        partial(figures.table3_over_seeds, heading="Photographs"),
+        "08_criteria_against_the_oracle",
+    ),
+    Item(
         "What a place in the table is worth after pruning",
         ("petals_criteria", "petals_pruning"),
         _worth,
