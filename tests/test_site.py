@@ -227,7 +227,22 @@ def test_what_is_pale_unlabelled_too_wide_or_from_elsewhere_is_named_with_its_pa
         assert not [what for what in here if "1280" in what or "held" in what]
 
 
-def test_the_command_looks_at_every_page_and_fails_with_a_list(monkeypatch, tmp_path, capsys):
+def test_of_pages_that_are_alike_the_largest_stands_for_all(tmp_path):
+    for name, text in {
+        "index": "",
+        "docs/page": "",
+        "docs/api/a": "",
+        "docs/api/b": "longer",
+        "_modules/c": "",
+    }.items():
+        path = tmp_path / f"{name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = [path.relative_to(tmp_path).as_posix() for path in look._different(tmp_path)]
+    assert found == ["_modules/c.html", "docs/api/b.html", "docs/page.html", "index.html"]
+
+
+def test_the_command_looks_at_the_pages_and_fails_with_a_list(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(build, "build", lambda executed, out: out / "index.html")
     monkeypatch.setattr(build.browser, "chromium", lambda: contextlib.nullcontext("chromium"))
     asked = []

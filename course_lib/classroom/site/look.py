@@ -1,4 +1,4 @@
-"""Opening every page of a built site in a real browser, without a network: contrast, labels, and what is too wide."""
+"""Opening a built site's pages in a real browser, without a network: contrast, labels, and what is too wide."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from course_lib.progress import track
 #: Of the window, in pixels: a phone's and a laptop's. The first picture and axe are at the last of them.
 WIDTHS = (390, 1280)
 MODES = ("light", "dark")
+#: Folders whose many pages are made from the library by one template: the largest page stands for all.
+ALIKE = ("_modules", "docs/api")
 #: Milliseconds for a page to be set: thousands of formulas, and perhaps a busy machine.
 PATIENCE = 300_000
 #: What axe-core looks for: the levels A and AA of WCAG 2.
@@ -38,11 +40,11 @@ def look(chromium, site: Path, names: Iterable[str] | None = None, pictures: Pat
 
     Args:
         site: folder of the built site.
-        names: pages, without .html; all that there are, unless a test says else.
+        names: pages, without .html; unless a test says else all that differ in more than their text.
         pictures: folder for a PNG of every page, in every mode and width.
     """
     axe = (vendor.fetch() / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
-    pages = [site / f"{name}.html" for name in names or ()] or sorted(links.written(site))
+    pages = [site / f"{name}.html" for name in names or ()] or _different(site)
     found: list[str] = []
     for mode in MODES:
         context = chromium.new_context()
@@ -54,6 +56,15 @@ def look(chromium, site: Path, names: Iterable[str] | None = None, pictures: Pat
             found += [f"{name}, {mode}: {what}" for what in _complaints(context.new_page(), path, axe, picture)]
         context.close()
     return found
+
+
+def _different(site: Path) -> list[Path]:
+    """The pages of a site, but of the folders of pages that are all alike only the largest of each."""
+    pages = set(links.written(site))
+    for folder in ALIKE:
+        alike = {page for page in pages if page.is_relative_to(site / folder)}
+        pages -= alike - {max(alike, key=lambda page: (page.stat().st_size, page), default=None)}
+    return sorted(pages)
 
 
 def _complaints(page, path: Path, axe: str, picture: Path | None) -> list[str]:
