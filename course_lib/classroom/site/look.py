@@ -11,7 +11,7 @@ from course_lib.classroom.site import links
 from course_lib.progress import track
 
 #: Of the window, in pixels: a phone's and a laptop's. The first picture and axe are at the last of them.
-WIDTHS = (390, 1280)
+WIDTHS, HEIGHT = (390, 1280), 1000
 MODES = ("light", "dark")
 #: Folders whose many pages are made from the library by one template: the largest page stands for all.
 ALIKE = ("_modules", "docs/api")
@@ -47,7 +47,8 @@ def look(chromium, site: Path, names: Iterable[str] | None = None, pictures: Pat
     pages = [site / f"{name}.html" for name in names or ()] or _different(site)
     found: list[str] = []
     for mode in MODES:
-        context = chromium.new_context()
+        # Opened as wide as the first of them: while a window narrows, the columns beside a page slide away over it.
+        context = chromium.new_context(viewport={"width": WIDTHS[0], "height": HEIGHT})
         context.set_default_timeout(PATIENCE)
         context.add_init_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
         for path in track(pages, f"looking at pages, {mode}"):
@@ -74,7 +75,7 @@ def _complaints(page, path: Path, axe: str, picture: Path | None) -> list[str]:
     page.goto(path.resolve().as_uri())
     page.evaluate(_SET)
     for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 1000})
+        page.set_viewport_size({"width": width, "height": HEIGHT})
         if picture:
             page.screenshot(path=f"{picture}-{width}.png")
         said += [f"wider than {width} pixels: {what}" for what in page.evaluate(_TOO_WIDE)]
