@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import html
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable
@@ -68,8 +69,8 @@ def _live(fn: Callable, controls: dict, defaults: dict):
     # One widget for all pictures. A data address, since Colab has had trouble with binary widget messages.
     shown = widgets.HTML(pictures.draw(defaults))
     handles = {name: _widget(name, control) for name, control in controls.items()}
-    every = kinds.combinations({name: kinds.values(control, FEW + 1) for name, control in controls.items()})
-    few = every if len(every) <= FEW else []
+    lists = {name: kinds.values(control, FEW + 1) for name, control in controls.items()}
+    few = kinds.combinations(lists) if math.prod(map(len, lists.values())) <= FEW else []
 
     def chosen() -> dict:
         return {name: _clean(handle.value) for name, handle in handles.items()}

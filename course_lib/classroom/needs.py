@@ -170,17 +170,20 @@ def statement(needs: Needs, macs_per_second: float, free: int, image_size: int, 
     return f"{line} Too long? {shorter}" if seconds > LONG else line
 
 
+def _here(model: nn.Module, dataset: Dataset) -> tuple[float, float]:
+    """MACs a second at which images of the data set pass through the network now, and free memory, bytes."""
+    images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
+    return rate(model, images), available(device_of(model))
+
+
 def said(needs: Needs, model: nn.Module, dataset: Dataset, shorter: str) -> str:
     """`statement` for this machine, at the rate at which images of the data set pass through the network now."""
-    images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
-    free = available(device_of(model))
-    return statement(needs, rate(model, images), free, images.shape[-1], shorter)
+    return statement(needs, *_here(model, dataset), dataset[0][0].shape[-1], shorter)
 
 
 def foretold(parts: dict[str, Needs], model: nn.Module, dataset: Dataset) -> str:
     """One line on what each of several pieces of work needs here, wherever it is done; measures the rate as `said`."""
-    images = torch.stack([dataset[at][0] for at in range(min(8, len(dataset)))])
-    macs_per_second, free = rate(model, images), available(device_of(model))
+    macs_per_second, free = _here(model, dataset)
     times = "; ".join(f"{name}: {duration(needs.macs / macs_per_second)}" for name, needs in parts.items())
     memory, disk = (max(getattr(needs, what) for needs in parts.values()) for what in ("memory", "disk"))
     line = (

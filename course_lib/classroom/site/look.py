@@ -10,7 +10,7 @@ from course_lib.classroom import vendor
 from course_lib.classroom.site import links
 from course_lib.progress import track
 
-#: Of the window, in pixels: a phone's and a laptop's. The first picture and axe are at the last of them.
+#: Of the window, in pixels: a phone's, at which a page is opened, and a laptop's, at which axe looks at it.
 WIDTHS, HEIGHT = (390, 1280), 1000
 MODES = ("light", "dark")
 #: Folders whose many pages are made from the library by one template: the largest page stands for all.
