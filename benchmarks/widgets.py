@@ -18,6 +18,14 @@ from tests import browsing
 #: Moves timed for one control, and milliseconds between two of them: who reads looks at each picture. Meanwhile
 #: `explore` draws ahead, so what is timed is what a reader who goes step by step waits for.
 PRESSES, GLANCE = 10, 500
+#: Times that the cell of a figure is run again, with all else that it computes, until its first picture; and beside it,
+#: in the same notebook, one with the least that Jupyter can show: a slider and a picture of one dot.
+PAINTS, BARE = 3, "bare"
+DOT = """
+import ipywidgets
+dot = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+ipywidgets.VBox([ipywidgets.FloatSlider(), ipywidgets.HTML(f'<img src="{dot}">')])
+"""
 FRAMES = """
 import course_lib
 from course_lib.classroom import figures
@@ -33,6 +41,10 @@ def run(options: argparse.Namespace) -> list[dict]:
         folder = Path(home) / "notebooks"
         folder.mkdir()
         browsing.small_copies(notebooks, folder)
+        for path in folder.iterdir():
+            notebook = nbformat.read(path, as_version=4)
+            notebook.cells.append(nbformat.v4.new_code_cell(DOT, id=BARE))
+            nbformat.write(notebook, path)
         kernel = {"name": "python3", "display_name": "Python 3"}
         frames = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FRAMES)], metadata={"kernelspec": kernel})
         nbformat.write(frames, folder / "frames.ipynb")
@@ -47,14 +59,26 @@ def _explored(lab: browsing.Lab, name: str) -> list[dict]:
     lab.outputs(name)
     found = []
     for figure in lab.explored(name):
+        if figure.cell == BARE:
+            continue
         taken = []
         for control in figure.controls():
             for move in _moves(figure, control):
                 lab.page.wait_for_timeout(GLANCE)
                 taken.append(browsing.timed(lab.page, figure.box, move))
         found.append(_row(figure.cell, taken))
+    bare = _first(lab, name, BARE)
+    found = [row | {"first_ms": _first(lab, name, row["work"]), "bare_ms": bare} for row in found]
     lab.close(name)
     return found
+
+
+def _first(lab: browsing.Lab, name: str, cell: str) -> float:
+    taken = []
+    for _ in range(PAINTS):
+        lab.page.wait_for_timeout(2 * GLANCE)  # what is drawn ahead for the one before would be waited for
+        taken.append(lab.first_paint(name, cell))
+    return float(np.median(taken))
 
 
 def _moves(figure: browsing.Explored, control) -> Iterator[Callable[[], None]]:

@@ -140,6 +140,10 @@ class Lab:
         boxes = self.page.locator(f'[data-notebook="{name}"] .widget-vbox:has(> .widget-html)')
         return [Explored(self.page, boxes.nth(i)) for i in range(boxes.count())]
 
+    def first_paint(self, name: str, cell: str) -> float:
+        """Run a cell of the notebook in front again: milliseconds until its figure to play with has a picture."""
+        return self.page.evaluate("([name, cell]) => course.firstPaint(name, cell)", [name, cell])
+
     def close(self, name: str) -> None:
         """Shut the notebook's kernel down and close it, unsaved."""
         self.page.evaluate("name => course.close(name)", name)
@@ -276,6 +280,18 @@ _HELPERS = """() => {
     settled(box) {
       const image = box.querySelector('.widget-html img');
       return image && image.complete && (image.alt + ' ').startsWith(course.said(box) + '. ');
+    },
+    async firstPaint(name, id) {
+      const notebook = panels[name].content;
+      notebook.deselectAll();
+      notebook.activeCellIndex = notebook.widgets.findIndex(cell => cell.model.id === id);
+      await app.commands.execute('notebook:clear-cell-output');
+      const shown = () => notebook.activeCell.node.querySelector('.widget-html img');
+      while (shown()) await new Promise(requestAnimationFrame);
+      const began = performance.now();
+      app.commands.execute('notebook:run-cell');
+      while (!(shown() && shown().complete)) await new Promise(requestAnimationFrame);
+      return performance.now() - began;
     },
     async close(name) {
       await panels[name].sessionContext.shutdown();

@@ -10,8 +10,19 @@ import browsing
 import pytest
 import torch
 
-# Tests are small: more threads than this wait for each other longer than they compute.
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Tests are small: more threads than this wait for each other longer than they compute. Beside other workers of
+# pytest-xdist each has one core, and so has all that it starts.
+BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+torch.set_num_threads(1 if BESIDE_OTHERS else min(2, torch.get_num_threads()))
+if BESIDE_OTHERS:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of one file share what it sets up, hence a worker; a notebook is run wherever a core is free."""
+    for item in items:
+        if item.path.stem != "test_notebooks":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

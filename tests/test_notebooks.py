@@ -1,10 +1,7 @@
 """Every notebook has the form that the course and its tools rely on, and runs to its end in profile `ci`."""
 
 import copy
-import os
 import re
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import nbformat
 import notebook_rules as rules
@@ -196,50 +193,22 @@ def test_every_rule_is_tested_and_applied():
 # --------------------------------------------------------------------------------------------------------- they are run
 
 
-def as_it_is(path, folder):
-    (outcome,) = runner.run([path], folder, profile="ci")
-    return outcome
-
-
-def with_right_answers(path, folder):
-    # Where nothing but the check looks at an answer, the lesson is the same as unsolved, and is left out here.
-    copy = solved.write(path, folder / "solved" / path.name, checks_alone=not solved.uses_answers(path))
-    return as_it_is(copy, folder)
-
-
-def one_core():
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-@pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
-    """Of what the selected tests ask for, the folder and the outcome to come; two at a time, a core each."""
-    asked = [item.callspec.params for item in request.session.items if "runs" in item.fixturenames]
-    with ProcessPoolExecutor(2, get_context("spawn"), one_core) as pool:
-        found = {}
-        for way, path in ((each["way"], each["path"]) for each in asked):
-            folder = tmp_path_factory.mktemp(path.stem)
-            found[way, path] = folder, pool.submit(way, path, folder)
-        yield found
-        pool.shutdown(cancel_futures=True)  # where the first failure ended the tests
-
-
 @by_name(NUMBERED)
-@pytest.mark.parametrize("way", [with_right_answers])
-def test_once_it_is_solved_every_check_says_right(way, path, runs):
-    folder, outcome = runs[way, path]
-    assert outcome.result().error == ""
-    ran = [cell for cell in nbformat.read(folder / path.name, as_version=4).cells if "check" in cell.metadata.tags]
+def test_once_it_is_solved_every_check_says_right(path, tmp_path):
+    # Where nothing but the check looks at an answer, the lesson is the same as unsolved, and is left out here.
+    copy = solved.write(path, tmp_path / "solved" / path.name, checks_alone=not solved.uses_answers(path))
+    (outcome,) = runner.run([copy], tmp_path, profile="ci")
+    assert outcome.error == ""
+    ran = [cell for cell in nbformat.read(tmp_path / path.name, as_version=4).cells if "check" in cell.metadata.tags]
     assert len(ran) >= 2 and all(cell.outputs[0].text.startswith("Right: ") for cell in ran)
 
 
 @by_name(NUMBERED)
-@pytest.mark.parametrize("way", [as_it_is])
-def test_it_runs_to_its_end(way, path, runs):
-    folder, outcome = runs[way, path]
-    assert outcome.result().error == ""
-    assert (folder / f"{path.stem}.html").exists()
-    executed = nbformat.read(folder / path.name, as_version=4)
+def test_it_runs_to_its_end(path, tmp_path):
+    (outcome,) = runner.run([path], tmp_path, profile="ci")
+    assert outcome.error == ""
+    assert (tmp_path / f"{path.stem}.html").exists()
+    executed = nbformat.read(tmp_path / path.name, as_version=4)
     assert 20 <= len(deck.slides(executed)) <= 40, "not a lecture: mark its cells in metadata.slideshow"
 
 

@@ -71,8 +71,9 @@ def _circumstances() -> dict[str, str]:
 
 
 def machine() -> str:
-    """What this computer is, without saying whose: system, processor family, cores, GPU."""
-    parts = [platform.system(), platform.machine(), f"{os.cpu_count()} cores"]
+    """What this computer is, without saying whose: system, processor family, widest vector instructions, cores, GPU."""
+    vectors = torch.backends.cpu.get_cpu_capability()  # what it says of speed: with AVX512 twice that of AVX2
+    parts = [platform.system(), platform.machine(), vectors, f"{os.cpu_count()} cores"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return " ".join(parts)
