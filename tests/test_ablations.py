@@ -30,12 +30,12 @@ def test_standard_error_is_scipys(measured):
     assert np.allclose(ablations.standard_error(effects), stats.sem(effects.numpy()))
 
 
-def test_redrawn_values_are_drawn_with_or_without_replacement():
+def test_random_samples_are_drawn_with_or_without_replacement():
     values = torch.arange(10.0)
-    often = ablations.redrawn(values, 10, 300)
+    often = ablations.random_samples(values, 10, 300)
     assert often.shape == (300, 10) and any(len(row.unique()) < 10 for row in often)
     assert torch.bincount(often.long().flatten()).min() > 200  # each is drawn 300 times on average
-    once = ablations.redrawn(values, 7, 300, replace=False)
+    once = ablations.random_samples(values, 7, 300, replace=False)
     assert once.shape == (300, 7) and all(len(row.unique()) == 7 for row in once)
     assert torch.bincount(once.long().flatten()).min() > 150  # 210 times on average
 

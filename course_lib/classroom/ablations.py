@@ -40,7 +40,7 @@ def standard_error(effects: Tensor) -> Tensor:
     return effects.std(0, correction=1) / len(effects) ** 0.5
 
 
-def redrawn(values: Tensor, n: int, draws: int = 10_000, *, replace: bool = True, seed: int = 0) -> Tensor:
+def random_samples(values: Tensor, n: int, draws: int = 10_000, *, replace: bool = True, seed: int = 0) -> Tensor:
     """Samples of n of the values (N,), again and again: (draws, n). With replacement (the bootstrap) or without."""
     generator = torch.Generator().manual_seed(seed)
     if replace:

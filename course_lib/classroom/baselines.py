@@ -62,11 +62,10 @@ def browsed(splits: Splits, n: int = 7) -> tuple[Tensor, Tensor, list[str]]:
 
     The photograph is of a dahlia; its label is -1 where that is none of the classes.
     """
-    examples = [splits.test[at] for at in range(n)]
-    label = splits.classes.index("dahlia") if "dahlia" in splits.classes else -1
-    names = ["photograph", *(splits.classes[label] for _, label in examples)]
-    images = torch.stack([datasets.photograph(splits), *(image for image, _ in examples)])
-    return images, torch.tensor([label, *(label for _, label in examples)]), names
+    images, labels = zip(*(splits.test[at] for at in range(n)), strict=True)
+    dahlia = splits.classes.index("dahlia") if "dahlia" in splits.classes else -1
+    names = ["photograph", *(splits.classes[label] for label in labels)]
+    return torch.stack([datasets.photograph(splits), *images]), torch.tensor([dahlia, *labels]), names
 
 
 def information(x: Tensor, labels: Tensor, bins: int) -> Tensor:

@@ -177,7 +177,7 @@ def intervals(
     """
     tables = [
         table1({n: averaged(n, a, rows) for n, a in found.items()} | dict(fixed), truth)
-        for rows, truth in track(gate_curves.redrawn(effects, draws, seed), "redrawing examples", draws)
+        for rows, truth in track(gate_curves.bootstrap_oracles(effects, draws, seed), "redrawing examples", draws)
     ]
     grouped = pd.concat(tables).groupby(level=0)
     return pd.concat({"low": grouped.quantile(0.05), "high": grouped.quantile(0.95)}, axis=1)

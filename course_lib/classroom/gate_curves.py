@@ -165,7 +165,7 @@ def curvature_draws(slopes: Tensor, p: Tensor, signs_for: str, draws: int, seed:
             yield signs * torch.einsum("nkc,nk->nc", slopes, weighted)
 
 
-def redrawn(effects: Scores, draws: int, seed: int) -> Iterator[tuple[Tensor, Scores]]:
+def bootstrap_oracles(effects: Scores, draws: int, seed: int) -> Iterator[tuple[Tensor, Scores]]:
     """Bootstrap: the rows of the examples (N,), redrawn with replacement, and the oracle {layer: (C,)} on those."""
     examples = len(next(iter(effects.values())))
     generator = torch.Generator().manual_seed(seed)

@@ -172,7 +172,7 @@ def predictions(table: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Dat
             if min(len(x) for x, _ in pairs) < LEAST:
                 continue
             generator = np.random.default_rng(seed)
-            spread = np.mean([_redrawn(x, y, draws, generator) for x, y in pairs], axis=0)
+            spread = np.mean([_bootstrap_spearman(x, y, draws, generator) for x, y in pairs], axis=0)
             ordered = spread[~np.isnan(spread)]  # of a family that all ends alike there may be none
             low, high = np.quantile(ordered, [0.05, 0.95]) if len(ordered) else (np.nan, np.nan)
             rows.append((kind, updates, known, len(part), order(part, known, updates), low, high))
@@ -188,7 +188,7 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _redrawn(a: np.ndarray, b: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+def _bootstrap_spearman(a: np.ndarray, b: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
     """Spearman's correlation of a and b, (K,) both, redrawn with replacement: (draws,), NaN where there is no order.
 
     `comparison.rank_correlation`, of all draws at once.

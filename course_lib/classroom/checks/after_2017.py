@@ -15,7 +15,7 @@ Weights = dict[str, Tensor]
 def norm_taylor(gamma: Tensor, beta: Tensor, d_gamma: Tensor, d_beta: Tensor) -> Tensor:
     """Importance of each feature map (C,) after a batch norm, as in Molchanov et al. 2019.
 
-    `gamma`, `beta`: (C,); `d_gamma`, `d_beta`: (B, C), their gradients in each of B batches. The derivative by a gate
+    `gamma`, `beta`: (C,); `d_gamma`, `d_beta`: (batches, C), their gradients in each. The derivative by a gate
     after the norm is gamma d_gamma + beta d_beta; it is squared, then averaged over batches.
     """
     return (gamma * d_gamma + beta * d_beta).square().mean(0)
@@ -38,7 +38,7 @@ def without_channels(weights: Weights, drop: Tensor) -> Weights:
 
 
 def random_gradients(generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
-    """gamma and beta (C,), and their gradients in B batches (B, C); once a single batch, once a single map."""
+    """gamma and beta (C,), and their gradients in each batch (batches, C); once a single batch, once a single map."""
     for batches, maps in ((4, 5), (1, 3), (6, 1)):
         gamma, beta = torch.randn(2, maps, generator=generator, dtype=torch.float64)
         yield gamma, beta, *torch.randn(2, batches, maps, generator=generator, dtype=torch.float64)
