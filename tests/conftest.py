@@ -18,6 +18,7 @@ if BESIDE_OTHERS:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests of one file share what it sets up, hence a worker; a notebook is run wherever a core is free."""
     for item in items:
