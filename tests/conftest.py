@@ -18,14 +18,6 @@ if BESIDE_OTHERS:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Tests of one file share what it sets up, hence a worker; a notebook is run wherever a core is free."""
-    for item in items:
-        if item.path.stem != "test_notebooks":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real photographs, digits and weights, which is not part of this repository."""
