@@ -34,7 +34,7 @@ site: $(STAMP) ## the site in build/site: runs the notebooks first, or EXECUTED=
 	$(PY) -m course_lib site $(if $(EXECUTED),--executed $(EXECUTED))
 
 test: $(STAMP) ## run all tests
-	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile $(TESTS)
+	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(STAMP) ## check style, and that the notebooks are committed without outputs
 	$(PY) -m ruff check .
