@@ -24,6 +24,7 @@ NOTEBOOK_SETTINGS = {"windowingMode": "none"}  # every cell is in the page, not 
 #: As small as the notebooks run: what is tried here is the front end.
 SIZES = {"train_images": 200, "test_images": 100, "score_images": 48, "oracle_images": 32, "epochs": 1, "updates": 1}
 SIZES |= {"maps_per_step": 264, "sharing_epochs": 6}
+PAGE = 5  # steps of a slider at a press of PageUp
 OUTSIDE = re.compile(r"^(?!http://127\.0\.0\.1|http://localhost|file:|data:|blob:).")
 
 
@@ -194,7 +195,7 @@ class Explored:
         return control.evaluate("control => course.valueOf(control)")
 
     def bring(self, control, value: str) -> None:
-        """Bring a control to a value as a reader does: in its menu, by a tick, or step by step from its lower end."""
+        """Bring a control to a value as a reader does: in its menu, by a tick, or by keys from its lower end."""
         if control.get_attribute("type") == "checkbox":
             control.set_checked(value == "True")
             return
@@ -202,10 +203,15 @@ class Explored:
             control.select_option(index=control.evaluate("(menu, value) => course.place(menu, value)", value))
             return
         self.press(control, "Home")
-        while (now := self.value(control)) != value:
+        low = self.value(control)
+        if value != low:
             self.press(control, "ArrowRight")
             # Not by aria-valuenow, which has one digit after the point only.
-            assert self.value(control) != now, f"{self.cell}: the steps of a slider end at {now} and never meet {value}"
+            step = float(self.value(control)) - float(low)
+            pages, steps = divmod(round((float(value) - float(low)) / step) - 1, PAGE)
+            for key in ["PageUp"] * pages + ["ArrowRight"] * steps:
+                self.press(control, key)
+        assert self.value(control) == value, f"{self.cell}: the steps of a slider never meet {value}"
 
     def moved(self, control, key: str) -> tuple[str, str]:
         """The picture after a key was pressed on a control."""
