@@ -150,6 +150,16 @@ def test_a_departure_is_one_setting_of_the_loop(name, column, tmp_path, monkeypa
     assert table[column].nunique() == 2 and table.groupby(column).maps_left.min().tolist() == [1014, 1014]
 
 
+def test_criteria_can_be_gathered_during_the_updates_as_in_the_paper(tmp_path, monkeypatch):
+    passes, score = [], criteria.score
+    monkeypatch.setattr(criteria, "score", lambda *given, **how: passes.append(given) or score(*given, **how))
+    for watching, own in ((False, 2), (True, 1)):  # two steps; of the first a pass of its own in any case
+        passes.clear()
+        lab = session.start("ci", 0, **SIZES | LOOP | {"score_while_tuning": watching})
+        reproduce.Run(lab, tmp_path / str(watching)).prune("taylor")
+        assert len(passes) == own
+
+
 @pytest.mark.parametrize("sizes", [{"maps_per_step": 66, "updates": 30}, {"maps_per_step": 1, "updates": 30}])
 def test_every_step_size_has_as_many_updates_for_each_map_that_goes(sizes, monkeypatch):
     asked = []

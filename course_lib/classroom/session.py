@@ -47,6 +47,7 @@ class Profile:
         image_size: pixels, height and width.
         train_images, test_images: how many to use; None for all there are.
         score_images: training images that criteria are computed on.
+        score_while_tuning: gather criteria during the updates between two steps, as the paper does; `pruning.Settings`.
         oracle_images: training images that the oracle is computed on.
         oracle_maps: feature maps of each layer that the oracle is computed for, a seeded sample; None for all.
         epochs, tuning_rate: of fine-tuning to the data set, before pruning.
@@ -71,6 +72,7 @@ class Profile:
     train_images: int | None = 5000
     test_images: int | None = 1500
     score_images: int = 256
+    score_while_tuning: bool = False
     oracle_images: int = 256
     oracle_maps: int | None = None
     epochs: float = 6
@@ -248,6 +250,7 @@ class Lab:
             "maps_per_step": sizes.maps_per_step,
             "updates": sizes.updates,
             "images": sizes.score_images,
+            "score_while_tuning": sizes.score_while_tuning,
             "optimizer": sizes.optimizer,
             "lr": sizes.learning_rate,
             "seed": self.seed,
