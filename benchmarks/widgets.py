@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,8 +19,8 @@ from tests import browsing
 #: Moves timed for one control, and milliseconds between two of them: who reads looks at each picture. Meanwhile
 #: `explore` draws ahead, so what is timed is what a reader who goes step by step waits for.
 PRESSES, GLANCE = 10, 500
-#: Times that the cell of a figure is run again, with all else that it computes, until its first picture; and beside it,
-#: in the same notebook, one with the least that Jupyter can show: a slider and a picture of one dot.
+#: Times that `explore` alone is run again until its first picture stands; and beside it, in the same notebook, a cell
+#: with the least that Jupyter can show: a slider and a picture of one dot.
 PAINTS, BARE = 3, "bare"
 DOT = """
 import ipywidgets
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> list[dict]:
         browsing.small_copies(notebooks, folder)
         for path in folder.iterdir():
             notebook = nbformat.read(path, as_version=4)
+            notebook.cells = [part for cell in notebook.cells for part in _parted(cell)]
             notebook.cells.append(nbformat.v4.new_code_cell(DOT, id=BARE))
             nbformat.write(notebook, path)
         kernel = {"name": "python3", "display_name": "Python 3"}
@@ -52,6 +54,16 @@ def run(options: argparse.Namespace) -> list[dict]:
             lab = browsing.Lab(page, address)
             found = [row for path in notebooks for row in _explored(lab, path.name)]
             return [_frames(lab), *found]
+
+
+def _parted(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """A cell whose last statement shows a figure to play with, as two: what it computes first, and that statement."""
+    if cell.cell_type != "code" or ".explore(" not in cell.source:
+        return [cell]
+    lines = cell.source.splitlines(keepends=True)
+    at = ast.parse(cell.source).body[-1].lineno - 1
+    before, cell.source = "".join(lines[:at]), "".join(lines[at:])
+    return [*([nbformat.v4.new_code_cell(before)] if before else []), cell]
 
 
 def _explored(lab: browsing.Lab, name: str) -> list[dict]:
