@@ -76,7 +76,7 @@ def effects(
     Raises:
         KeyError: unknown layer or method, with the nearest names.
         IndexError: a map that the layer does not have.
-        ValueError: no batches; a dtype that does not serve; a folder that holds another run.
+        ValueError: no batches; a map named twice; a dtype that does not serve; a folder that holds another run.
         UnsupportedModel: batch norm without running statistics, by the exact method.
         FloatingPointError: a loss that is infinite or not a number.
         BlockingIOError: a folder in which another run is at work. OSError: one that cannot be written to.
