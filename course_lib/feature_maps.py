@@ -27,6 +27,7 @@ from course_lib.names import UnknownName
 
 Scores = dict[str, Tensor]  # layer name -> (C,): one number for every feature map of that layer
 Plan = dict[str, Tensor]  # layer name -> (K,) indices of feature maps
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (N, C, H, W) and labels (N,)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

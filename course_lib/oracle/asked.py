@@ -8,10 +8,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from course_lib.feature_maps import Chain, Layer, indices, place
+from course_lib.feature_maps import Batches, Chain, Layer, indices, place
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-Batches = Iterable[tuple[Tensor, Tensor]]
 Choice = Iterable[str] | Mapping[str, Iterable[int]] | None
 
 
