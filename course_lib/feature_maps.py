@@ -27,6 +27,7 @@ from course_lib.names import UnknownName
 
 Scores = dict[str, Tensor]  # layer name -> (C,): one number for every feature map of that layer
 Plan = dict[str, Tensor]  # layer name -> (K,) indices of feature maps
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (N, C, H, W) and labels (N,)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -45,15 +46,21 @@ KINDS = {
     "flatten": (nn.Flatten,),
     "linear": (nn.Linear,),
 }
+
+
+def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Flatten:
+    return nn.Flatten(start_dim, end_dim)  # which begins at axis 1 where torch.flatten begins at 0
+
+
 FUNCTIONS = {
     torch.relu: nn.ReLU,
     F.relu: nn.ReLU,
-    torch.flatten: nn.Flatten,
+    torch.flatten: _flatten,
     F.max_pool2d: nn.MaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     "relu": nn.ReLU,
-    "flatten": nn.Flatten,
+    "flatten": _flatten,
 }
 
 
@@ -151,7 +158,12 @@ class Chain:
 
         Returns:
             Output of the last step: logits (N, classes) for the whole chain.
+
+        Raises:
+            KeyError: a gate of an unknown layer, with the nearest names.
         """
+        if gates is not None:
+            self.select(gates)
         for at in range(start, len(self.steps) if stop is None else stop):
             x = self.steps[at](x)
             name = self._gated.get(at)
@@ -167,13 +179,29 @@ def spread(gate: Tensor, z: Tensor) -> Tensor:
     return gate.to(z.dtype).reshape(*gate.shape, *[1] * (z.dim() - 2))
 
 
+def indices(layer: str, channels: int, maps: Iterable[int]) -> Tensor:
+    """Feature maps of a layer of so many, as they were named, (K,): LongTensor on the CPU.
+
+    IndexError for one that the layer does not have, ValueError for one named twice: so is what booleans would name.
+    """
+    found = torch.as_tensor(maps, dtype=torch.long).flatten().cpu()
+    if found.numel() and (int(found.min()) < 0 or int(found.max()) >= channels):
+        raise IndexError(f"Layer {layer!r} has feature maps 0 to {channels - 1}, not all of {found.tolist()}.")
+    if len(found.unique()) < len(found):
+        raise ValueError(f"A feature map of layer {layer!r} is named twice: {sorted(found.tolist())}.")
+    return found
+
+
 def mask(plan: Plan, model: nn.Module) -> dict[str, Tensor]:
-    """Gates (C,) of zeros and ones that close the maps of a plan: what surgery will remove for good."""
+    """Gates (C,) of zeros and ones that close the maps of a plan: what surgery will remove for good.
+
+    KeyError, IndexError, ValueError: for a plan that names unknown layers or maps, or a map twice.
+    """
     chain = Chain(model)
     gates = {}
     for layer in chain.select(plan):
         gates[layer.name] = torch.ones(layer.channels, device=layer.conv.weight.device)
-        gates[layer.name][torch.as_tensor(plan[layer.name], dtype=torch.long)] = 0.0
+        gates[layer.name][indices(layer.name, layer.channels, plan[layer.name])] = 0.0
     return gates
 
 

@@ -269,7 +269,8 @@ class _Run:
             part, name = key.split("/", 1)
             parts[part][name] = value
         self.model.load_state_dict(parts["model"])
-        self.scores = parts["scores"] or None
+        scores = parts["scores"]  # in the file's alphabet; their order decides between layers of equal scores
+        self.scores = {name: scores[name] for name in Chain(self.model).layers} if scores else None
         self.optimizer = make_optimizer(self.model, self.settings)
         parameters = dict(self.model.named_parameters())
         for key, value in parts["optimizer"].items():

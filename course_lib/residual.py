@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import cost, loss
-from course_lib.feature_maps import Scores, copy_with, device_of, evaluating, place
+from course_lib.feature_maps import Plan, Scores, copy_with, device_of, evaluating, indices, place
+from course_lib.names import UnknownName
 
 
 class Block(nn.Module):
@@ -119,34 +120,43 @@ def groups(model: nn.Module, image_shape: tuple[int, ...]) -> list[Group]:
     return sorted(found, key=lambda group: order(group.makers[0]))
 
 
-def remove(model: nn.Module, plan: dict[str, Tensor], image_shape: tuple[int, ...]) -> nn.Module:
+def remove(model: nn.Module, plan: Plan, image_shape: tuple[int, ...]) -> nn.Module:
     """A smaller copy of any network without these feature maps, and without those that are coupled with them.
 
     Args:
         plan: {convolution: (K,) indices of maps}; one convolution of a group is enough, the others follow.
 
     Raises:
-        ValueError: a layer would lose all its maps, or two convolutions of one group are named.
+        KeyError: unknown convolution. IndexError: a map that it does not have. ValueError: a map named twice, a layer
+        that would lose all its maps, or two convolutions of one group.
     """
     of = {maker: group for group in groups(model, image_shape) for maker in group.makers}
     small = copy_with(model, {})
     tp, graph = _dependencies(small, image_shape)
     seen = set()
     for name, maps in plan.items():
-        conv = small.get_submodule(name)
+        if name not in of:
+            raise UnknownName("convolution whose maps may go", name, of)
         if of[name] in seen:
             raise ValueError(
                 f"{name!r} is coupled with another layer of the plan: name one layer of {of[name].makers}."
             )
-        if len(set(torch.as_tensor(maps).tolist())) >= conv.out_channels:
-            raise ValueError(f"{name!r} has {conv.out_channels} feature maps: it cannot lose {len(maps)}.")
+        conv = small.get_submodule(name)
+        removed = indices(name, conv.out_channels, maps).tolist()
+        if len(removed) == conv.out_channels:
+            raise ValueError(f"{name!r} has {conv.out_channels} feature maps: it cannot lose {len(removed)}.")
         seen.add(of[name])
-        graph.get_pruning_group(conv, tp.prune_conv_out_channels, idxs=torch.as_tensor(maps).tolist()).prune()
+        graph.get_pruning_group(conv, tp.prune_conv_out_channels, idxs=removed).prune()
     return small
 
 
-def lowest(scores: Scores, share: float) -> dict[str, Tensor]:
-    """In every group the same share of its maps, those of lowest score, but never all: a plan for `remove`."""
+def lowest(scores: Scores, share: float) -> Plan:
+    """In every group the same share of its maps, those of lowest score, but never all: a plan for `remove`.
+
+    ValueError for a share that is none.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share}, but a number between 0 and 1 is needed: which part of each layer goes.")
     plan = {}
     for name, s in scores.items():
         count = min(round(share * len(s)), len(s) - 1)
@@ -190,16 +200,8 @@ def taylor_2019(slopes: Scores, coupled: Iterable[Group]) -> Scores:
     return {name: slope.square().mean(0) for name, slope in joint.items()}
 
 
-def norm_scales(model: nn.Module, coupled: Iterable[Group]) -> Scores:
-    """Network Slimming's criterion (Liu et al. 2017): |gamma|; in a group the sum of its norms' (C,)."""
-    return {
-        group.makers[0]: sum(model.get_submodule(norm).weight.detach().abs().double().cpu() for norm in group.norms)
-        for group in coupled
-    }
-
-
 def sparsity(model: nn.Module) -> Tensor:
-    """Sum of |gamma| over all batch norms: the penalty of Network Slimming, for `training.fit(penalty=...)`."""
+    """Sum of |gamma| over all batch norms: the penalty of Network Slimming (Liu et al. 2017), for `training.fit`."""
     return sum(module.weight.abs().sum() for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 

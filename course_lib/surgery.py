@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.feature_maps import Chain, Plan, copy_with
+from course_lib.feature_maps import Chain, Plan, copy_with, indices
 
 Selection = list[tuple[int, Tensor]]  # (axis of a tensor, (C,) True for the channels that stay)
 HUGE = 1 << 22  # bytes from which NumPy asks the operating system for huge pages
@@ -97,13 +97,8 @@ def select(model: nn.Module, plan: Plan) -> dict[str, Selection]:
 
 
 def _kept(name: str, channels: int, removed: Tensor) -> Tensor:
-    removed = torch.as_tensor(removed, dtype=torch.long).flatten().cpu()
-    if removed.numel() and (int(removed.min()) < 0 or int(removed.max()) >= channels):
-        raise IndexError(f"Layer {name!r} has feature maps 0 to {channels - 1}; the plan names {removed.tolist()}.")
     keep = torch.ones(channels, dtype=torch.bool)
-    keep[removed] = False
-    if int(keep.sum()) != channels - removed.numel():
-        raise ValueError(f"The plan names a feature map of layer {name!r} twice: {sorted(removed.tolist())}.")
+    keep[indices(name, channels, removed)] = False
     if not keep.any():
         raise ValueError(
             f"The plan removes all {channels} feature maps of layer {name!r}, and the network would be cut in two. "

@@ -62,6 +62,13 @@ def test_gates_of_one_example_change_that_example_only():
 
 def test_mask_closes_the_maps_of_a_plan():
     assert feature_maps.mask({"3": torch.tensor([1, 4])}, small_vgg())["3"].tolist() == [1, 0, 1, 1, 0, 1]
+    with pytest.raises(IndexError, match="0 to 5"):
+        feature_maps.mask({"3": [-1]}, small_vgg())
+
+
+def test_a_gate_of_an_unknown_layer_is_refused():
+    with pytest.raises(KeyError, match="There is no layer '7'"):
+        Chain(small_vgg()).run(torch.zeros(1, 3, 8, 8).double(), gates={"7": torch.zeros(5)})
 
 
 class Residual(nn.Module):
@@ -72,6 +79,15 @@ class Residual(nn.Module):
     def forward(self, x):
         x = self.a(x)
         return self.fc((x + self.b(x)).mean((2, 3)))
+
+
+class FlattensTheBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(192, 2)
+
+    def forward(self, x):
+        return self.fc(torch.flatten(self.conv(x)))  # begins at axis 0, unlike nn.Flatten
 
 
 class Shared(nn.Module):
@@ -87,6 +103,7 @@ REFUSED = {
     "residual": (Residual, "a"),
     "depthwise": (lambda: nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4, 2)), "groups=4"),
     "shared": (Shared, "shares its weights"),
+    "flattened batch": (FlattensTheBatch, "flattens other axes"),
     "resnet18": (lambda: torchvision.models.resnet18(), "maxpool"),
     "unknown module": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.PixelShuffle(2), nn.Conv2d(1, 2, 1)),

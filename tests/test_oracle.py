@@ -195,6 +195,8 @@ def test_some_maps_of_some_layers():
     assert list(part) == ["3"]
     assert torch.isnan(part["3"]).tolist() == [True, False, True, True, False, True]
     assert torch.allclose(part["3"][[1, 4]], whole["3"][[1, 4]], rtol=1e-12)
+    for method in oracle.METHODS:  # none of a layer, too
+        assert torch.isnan(oracle.ablate(model, data, {"3": []}, method)["3"]).all()
 
 
 def test_mode_and_weights_are_left_as_they_were():
@@ -220,6 +222,8 @@ def test_errors_say_what_to_do():
         oracle.ablate(model, data, ["7"])
     with pytest.raises(IndexError, match="0 to 4"):
         oracle.ablate(model, data, {"0": [5]})
+    with pytest.raises(ValueError, match="twice"):
+        oracle.ablate(model, data, {"0": torch.tensor([True, False, True, False, False])})
     with pytest.raises(ValueError, match="empty"):
         oracle.ablate(model, [])
     with pytest.raises(ValueError, match="4 outputs"):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
@@ -356,6 +357,11 @@ def dropout_network():
     return network(dropout=True)
 
 
+def renamed(model):
+    """With layers 8, 11 and 13, which a file's alphabet puts in the order 11, 13, 8."""
+    return nn.Sequential(OrderedDict((str(number), module) for number, module in enumerate(model, start=8)))
+
+
 # ---------------------------------------------------------------------------------------------------------- going on
 
 CASES = {
@@ -366,6 +372,7 @@ CASES = {
     "memory": (network, {"memory": 0.9, "criterion": "obd"}),
     "random": (network, {"criterion": "random", "updates": 0}),
     "scores while tuning": (dropout_network, {"score_while_tuning": True, "augment": True, "memory": 0.5}),
+    "names out of order": (lambda: renamed(network()), {"score_while_tuning": True, "criterion": "apoz"}),
     "channels last": (lambda: dropout_network().to(memory_format=torch.channels_last), {"momentum": 0.0}),
 }
 

@@ -67,10 +67,28 @@ def test_a_layer_keeps_a_map_and_a_group_is_named_once(model):
         residual.remove(model, both, SHAPE)
 
 
+@pytest.mark.parametrize(
+    "plan, error, message",
+    [
+        ({"stem.cov": [0]}, KeyError, "Did you mean 'stem.conv'"),
+        ({"head": [0]}, KeyError, "no convolution whose maps may go 'head'"),
+        ({"stem.conv": [0, 6]}, IndexError, "'stem.conv' has feature maps 0 to 5"),
+        ({"stem.conv": [-1]}, IndexError, "0 to 5"),
+        ({"stem.conv": [1, 1]}, ValueError, r"twice: \[1, 1\]"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(model, plan, error, message):
+    with pytest.raises(error, match=message):
+        residual.remove(model, plan, SHAPE)
+
+
 def test_lowest_takes_the_same_share_everywhere_but_never_all():
     found = residual.lowest({"a": torch.tensor([3.0, 1.0, 2.0, 0.0]), "b": torch.tensor([5.0])}, 0.5)
     assert {name: maps.tolist() for name, maps in found.items()} == {"a": [1, 3]}
     assert residual.lowest({"a": torch.arange(4.0)}, 1.0)["a"].tolist() == [0, 1, 2]
+    for share in (-0.5, 50):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            residual.lowest({"a": torch.arange(4.0)}, share)
 
 
 def test_slopes_are_those_of_a_gate_behind_the_norm(model):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import itertools
 import random
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import threadpoolctl
 import torch
 from networks import small_vgg
+from PIL import Image
 
 import course_lib
 from course_lib import datasets, models
@@ -55,6 +57,22 @@ def test_the_papers_profile_says_what_it_wants_and_what_long_cells_need_before_t
     lab.network(splits, quiet=True)
     course_lib.start("ci").network(splits)
     assert capsys.readouterr().out.count("\n") == 1  # the greeting
+
+
+def test_a_network_in_the_cache_is_of_the_pictures_that_are_asked_for(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COURSE_LIB_CACHE", str(tmp_path / "cache"))
+    how = {"dataset": "folder", "image_size": 32, "train_images": 4, "test_images": 2, "epochs": 0}
+    labs = []
+    for folder, grey in (("night", 40), ("day", 200)):
+        for part, kind, number in itertools.product(("train", "val", "test"), "ab", range(3)):
+            (tmp_path / folder / part / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (grey, grey, number)).save(tmp_path / folder / part / kind / f"{number}.png")
+        labs.append(course_lib.start("ci", data_root=str(tmp_path / folder), **how))
+    tuned, fit = [], session.training.fit_head
+    monkeypatch.setattr(session.training, "fit_head", lambda *a, **k: tuned.append(a) or fit(*a, **k))
+    for lab in (*labs, *labs):
+        lab.network(lab.splits())
+    assert len(tuned) == 2
 
 
 def test_little_memory_is_said_before_long_work(monkeypatch):

@@ -118,6 +118,8 @@ def test_half_of_each_layer_from_random_weights(tiny):
     assert {name: layer.channels for name, layer in Chain(small).layers.items()} == expected
     kept = surgery.remove(model, {n: torch.arange(0, x.channels, 2) for n, x in Chain(model).layers.items()})
     assert not any(torch.equal(a, b) for a, b in zip(small.parameters(), kept.parameters(), strict=True) if a.any())
+    single = surgery.remove(model, {next(iter(expected)): torch.arange(1, 2 * next(iter(expected.values())))})
+    assert Chain(study.halved(single, seed=0)).layers[next(iter(expected))].channels == 1
     row = study.from_scratch(model, splits, updates=2, lr=1e-3, seed=0)
     assert row["maps_left"] == sum(expected.values()) and row["updates"] == 2
 
@@ -153,6 +155,14 @@ def test_greedy_in_one_layer_takes_equal_bites_of_it(tiny):
     rows = study.one_layer(model, splits, last, 3, updates=6, lr=1e-3, images=8, seed=0)
     assert [row["layer_maps"] for row in rows] == [5, 3]
     assert [row["maps_left"] for row in rows] == [16, 14]
+
+
+def test_greedy_in_one_layer_records_the_updates_that_it_made(tiny, monkeypatch):
+    made, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *a, **how: made.append(len(fit(*a, **how))))
+    last = list(Chain(tiny[0]).layers)[-1]
+    rows = study.one_layer(*tiny, last, 4, updates=9, lr=1e-3, images=8, seed=0)
+    assert [row["updates"] for row in rows] == np.cumsum(made).tolist() == [2, 4, 6]
 
 
 def test_cuts_say_what_surgery_leaves(tiny):

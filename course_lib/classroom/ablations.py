@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 from course_lib import cost, loss, oracle, ranking
-from course_lib.feature_maps import Chain, Layer, Plan, Scores, device_of, evaluating, mask, place
+from course_lib.feature_maps import Batches, Chain, Layer, Plan, Scores, device_of, evaluating, mask, place
 from course_lib.oracle import asked, sampled, sampling
 from course_lib.progress import track
 from course_lib.training import Evaluation
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 SHARES = (0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 

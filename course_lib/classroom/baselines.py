@@ -18,10 +18,8 @@ from torch.utils.data import Dataset
 
 from course_lib import cost, criteria, datasets, surgery, training
 from course_lib.datasets import Splits
-from course_lib.feature_maps import Chain, Plan, Scores, copy_with, device_of, evaluating, place
+from course_lib.feature_maps import Batches, Chain, Plan, Scores, copy_with, device_of, evaluating, place
 from course_lib.progress import track
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def rescaled(model: nn.Module, layer: str, factor: float) -> nn.Module:

@@ -22,10 +22,9 @@ from course_lib.classroom import gate_curves
 from course_lib.classroom.figures.pruning import near_half
 from course_lib.criteria import Maps
 from course_lib.datasets import Splits
-from course_lib.feature_maps import Scores
+from course_lib.feature_maps import Batches, Scores
 from course_lib.progress import track
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 ROWS = {"per layer": "mean_of_layers", "all layers": "all_layers", "all layers, l2": "all_layers_l2"}
 # The paper's, the L1 norm, and nothing at all.
 NINE = (

@@ -10,18 +10,15 @@ Taught in: notebooks/04_evidence.ipynb.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from course_lib.classroom import ablations, gate_curves
+from course_lib.feature_maps import Batches
 from course_lib.progress import track
 from course_lib.theory import evidence
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def design(model: nn.Module, batches: Batches, layer: str) -> tuple[np.ndarray, int]:

@@ -32,7 +32,6 @@ from course_lib import (
     criteria,
     datasets,
     distributed,
-    models,
     oracle,
     paths,
     pruning,
@@ -40,7 +39,7 @@ from course_lib import (
     surgery,
     training,
 )
-from course_lib.classroom import ablations, comparison, figures, needs, results, runner, session
+from course_lib.classroom import ablations, comparison, figures, needs, results, runner, session, update_budget
 from course_lib.classroom.commands import DTYPES, plainly
 from course_lib.feature_maps import Chain, Scores
 
@@ -118,11 +117,7 @@ def _channels(model: torch.nn.Module) -> str:
 
 def oracle_by_map(run: Run) -> list[dict]:
     """The oracle itself, and how far it would move with other images."""
-    rows = []
-    for layer, change in run.effects.items():
-        found = zip(change.mean(0).tolist(), (change.std(0) / len(change) ** 0.5).tolist(), strict=True)
-        rows += [{"layer": layer, "map": i, "change": c, "standard_error": e} for i, (c, e) in enumerate(found)]
-    return [row for row in rows if row["change"] == row["change"]]
+    return ablations.table(run.effects).to_dict("records")
 
 
 def figure3(run: Run) -> list[dict]:
@@ -181,9 +176,7 @@ def from_scratch(run: Run, updates: int) -> list[dict]:
     Two rows, like the steps of a curve: the whole network, which was not trained from scratch and has no accuracy
     here, and this one.
     """
-    halves = {name: torch.arange(0, layer.channels, 2) for name, layer in Chain(run.model).layers.items()}
-    torch.manual_seed(run.lab.seed)
-    small, sizes = models.initialise(surgery.remove(run.model, halves)), run.lab.profile
+    small, sizes = update_budget.halved(run.model, run.lab.seed), run.lab.profile
     training.fit(small, run.splits.train, updates=updates, lr=sizes.tuning_rate, augment=True, seed=run.lab.seed)
     found = training.evaluate(small, run.splits.test)
     rows = figures.one_point("scratch", small, run.model, run.image_shape, found.accuracy).drop(columns="seed")

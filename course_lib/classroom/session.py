@@ -179,7 +179,10 @@ class Lab:
         if self.profile.network.endswith(f"-{self.profile.dataset}") and self.profile.trunk is None:
             return models.trained(self.profile.network).to(self.device)
         fields = ("dataset", "network", "trunk", "image_size", "train_images", "epochs", "tuning_rate")
-        key = json.dumps([self.seed, len(splits.train), *(getattr(self.profile, field) for field in fields)])
+        sizes = [getattr(self.profile, field) for field in fields]
+        # Two folders of one's own, or two choices of `data_options`, may have as many images.
+        shown = [splits.classes, models.fingerprint({"first image": splits.train[0][0]})]
+        key = json.dumps([self.seed, len(splits.train), *sizes, *shown])
         kept = paths.cache_dir() / "networks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         is_kept = distributed.first(kept.exists)
         model = models.load(kept).to(self.device) if is_kept else self.pretrained(splits)

@@ -60,9 +60,9 @@ def same_total(maps: int, steps: int, updates: int, factors: Iterable[float] = (
 
 
 def halved(model: nn.Module, seed: int) -> nn.Module:
-    """A network with every second map of each layer left, and random weights: the paper's "from scratch"."""
-    plan = {name: torch.arange(0, layer.channels, 2) for name, layer in Chain(model).layers.items()}
-    small = surgery.remove(model, {name: maps for name, maps in plan.items() if len(plan[name]) > 0})
+    """Every second map of each layer, at least one, with random weights: the paper's network "from scratch"."""
+    sizes = {name: layer.channels for name, layer in Chain(model).layers.items()}
+    small = surgery.remove(model, {name: torch.arange(0, maps, 2)[: maps - 1] for name, maps in sizes.items()})
     torch.manual_seed(seed)
     return models.initialise(small)
 
@@ -100,16 +100,21 @@ def penalised(
 def one_layer(
     model: nn.Module, splits: Splits, layer: str, bites: int, *, updates: int, lr: float, images: int, seed: int
 ) -> list[dict]:
-    """Greedy pruning by Taylor in one layer, all but the last of so many equal bites: rows as of `penalised`."""
+    """Greedy pruning by Taylor in one layer, all but the last of so many equal bites, each with its share of updates.
+
+    Returns:
+        Rows as of `penalised`, curve "taylor": number (of bites so far) instead of strength, and in `updates` those
+        that the network has had so far.
+    """
     rows, small = [], model
-    maps = Chain(model).layers[layer].channels
+    maps, each = Chain(model).layers[layer].channels, updates // bites
     for number in range(1, bites):
         batches = datasets.batches(splits.train, images, seed=seed + number)
         scores = criteria.score(small, batches, "taylor", progress=False)["taylor"][layer]
         left = maps - number * maps // bites
         small = surgery.remove(small, ranking.lowest({layer: scores}, len(scores) - left))
-        row = {"curve": "taylor", "number": number, "seed": seed, "updates": updates}
-        rows.append(row | _tuned(small, splits, layer, updates // bites, lr, seed + number))
+        row = {"curve": "taylor", "number": number, "seed": seed, "updates": number * each}
+        rows.append(row | _tuned(small, splits, layer, each, lr, seed + number))
     return rows
 
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from course_lib import distributed, models
-from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating
+from course_lib.feature_maps import Batches, Chain, Layer, Scores, device_of, evaluating
 from course_lib.names import UnknownName
 from course_lib.oracle import exact, naive
-from course_lib.oracle.asked import Batches, Choice, check_dtype, choose, portions
+from course_lib.oracle.asked import Choice, check_dtype, choose, portions
 from course_lib.oracle.pieces import Pieces
 from course_lib.oracle.sampled import Estimate, estimate, split_half
 from course_lib.oracle.stages import contribution
@@ -76,7 +76,7 @@ def effects(
     Raises:
         KeyError: unknown layer or method, with the nearest names.
         IndexError: a map that the layer does not have.
-        ValueError: no batches; a dtype that does not serve; a folder that holds another run.
+        ValueError: no batches; a map named twice; a dtype that does not serve; a folder that holds another run.
         UnsupportedModel: batch norm without running statistics, by the exact method.
         FloatingPointError: a loss that is infinite or not a number.
         BlockingIOError: a folder in which another run is at work. OSError: one that cannot be written to.

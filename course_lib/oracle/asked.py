@@ -8,24 +8,22 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from course_lib.feature_maps import Chain, Layer, place
+from course_lib.feature_maps import Batches, Chain, Layer, indices, place
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-Batches = Iterable[tuple[Tensor, Tensor]]
 Choice = Iterable[str] | Mapping[str, Iterable[int]] | None
 
 
 def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
-    """The layers, each with the indices (K,) of its maps that were asked for. KeyError, IndexError: unknown ones."""
+    """The layers, each with the indices (K,) of its maps that were asked for.
+
+    KeyError, IndexError: unknown ones. ValueError: a map named twice.
+    """
     chosen = []
     for layer in chain.select(layers):
         maps = torch.arange(layer.channels)
         if isinstance(layers, Mapping):
-            maps = torch.as_tensor(layers[layer.name], dtype=torch.long)
-            if maps.numel() and (int(maps.min()) < 0 or int(maps.max()) >= layer.channels):
-                raise IndexError(
-                    f"Layer {layer.name!r} has feature maps 0 to {layer.channels - 1}; asked for {maps.tolist()}."
-                )
+            maps = indices(layer.name, layer.channels, layers[layer.name])
         chosen.append((layer, maps))
     return chosen
 

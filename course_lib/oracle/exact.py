@@ -20,9 +20,7 @@ from torch import Tensor
 
 from course_lib.feature_maps import Chain, Layer
 from course_lib.oracle.naive import losses
-from course_lib.oracle.stages import by_image, contribution, stages
-
-__all__ = ["MEMORY_LIMIT", "Base", "Network", "contribution"]
+from course_lib.oracle.stages import by_image, stages
 
 MEMORY_LIMIT = 256 << 20  # bytes
 

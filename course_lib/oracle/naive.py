@@ -35,14 +35,14 @@ class Base:
 
     def changes(self, layer: Layer, maps: Tensor, advance: Callable[[int], object] = lambda _: None) -> Tensor:
         """(N, K) float64, nats: change of each image's loss when one of K maps of a layer is set to zero."""
-        found = []
-        for index in maps.tolist():
+        found = torch.empty(len(self.images), len(maps), dtype=torch.float64, device=self.images.device)
+        for at, index in enumerate(maps.tolist()):
             gate = torch.ones(layer.channels, device=self.images.device)
             gate[index] = 0.0
             logits = self.network.chain.run(self.images, gates={layer.name: gate})
-            found.append(losses(logits, self.labels) - self.losses)
+            found[:, at] = losses(logits, self.labels) - self.losses
             advance(len(self.images) * self.network.macs_per_map(layer))
-        return torch.stack(found, dim=1)
+        return found
 
 
 def losses(logits: Tensor, labels: Tensor) -> Tensor:

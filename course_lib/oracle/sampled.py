@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import derivatives, distributed, ranking
-from course_lib.feature_maps import Chain, Layer, Scores, device_of, evaluating, place
+from course_lib.feature_maps import Batches, Chain, Layer, Scores, device_of, evaluating, place
 from course_lib.oracle import exact, sampling
-from course_lib.oracle.asked import Batches, Choice, check_dtype, choose, portions
+from course_lib.oracle.asked import Choice, check_dtype, choose, portions
 from course_lib.oracle.naive import losses
 from course_lib.progress import meter, track
 
