@@ -81,6 +81,28 @@ def test_the_other_results_are_the_recorded_ones_beside_the_papers():
     assert cells(page, "paper: soft weight-sharing, LeNet-300-100, MNIST") == ["1.89%", "1.94%", "4.3%", "64"]
 
 
+def test_where_the_curves_of_the_photographs_end_is_computed():
+    table = pd.DataFrame(
+        {"curve": ["taylor", "random"] * 2, "maps_left": [100, 100, 40, 40], "removed": [0, 0, 60, 60]}
+    )
+    table = table.assign(accuracy=[0.9, 0.9, 0.5, 0.25], command="--set updates=7 score_images=9")
+    said = report.at_the_end(table)
+    assert "40% of the maps and end between 25.0% and 50.0%" in said and "7 updates after every 60 maps" in said
+    assert "they had 30 updates" in report.at_the_end(table.assign(command="--profile paper"))
+    real = results.read("flowers102_pruning")
+    end = real[real.maps_left == real.maps_left.min()].accuracy
+    assert ("the curves end near guessing" in text("README.md")) == (end.max() < 0.05)
+
+
+def test_the_results_in_short_are_those_of_the_tables_below():
+    petals, criteria = results.read("petals_pruning"), results.read("petals_criteria")
+    said = report.in_short({"petals": criteria}, {"petals": petals})
+    correlation = cells(report.correlations(criteria, results.read("flowers102_criteria")), "Taylor")[0].split()[0]
+    by = {name: cells(report.curves({"petals": petals}), name)[0].split()[0] for name in ("Taylor", "Random")}
+    assert f"is {correlation} on petals" in said
+    assert f"is {by['Taylor']} on petals" in said and f"at random {by['Random']})" in said
+
+
 @pytest.mark.parametrize("sign, answer", [(1, "yes (+1.00"), (-1, "the reverse (-1.00")])
 def test_whether_the_oracle_chose_better_is_computed(sign, answer):
     rows = [{"share": 0.5, "family": "taylor", "noise": 0.0, "draw": i} for i in range(8)]

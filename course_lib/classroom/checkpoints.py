@@ -139,7 +139,7 @@ def _write_checksums(folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line `python -m course_lib checkpoints`."""
-    parser = argparse.ArgumentParser("python -m course_lib checkpoints", description="Train the embedded networks.")
+    parser = argparse.ArgumentParser(prog="course-lib checkpoints", description="Train the embedded networks.")
     parser.add_argument("--only", choices=RECIPES, help="train this network only")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

@@ -43,11 +43,15 @@ def prune(argv: list[str] | None = None) -> None:
     parser = _parser("prune", "Prune a trained network. Run the same command again to go on with one that was killed.")
     parser.add_argument("--trunk", type=Path, metavar="FILE", help="a VGG-16 with these convolutions, not --model")
     parser.add_argument("--epochs", type=float, default=0, metavar="N", help="of fine-tuning to the images beforehand")
-    parser.add_argument("--criterion", default="taylor", choices=CRITERIA)
-    parser.add_argument("--maps-per-step", type=int, default=64, metavar="N")
+    parser.add_argument("--criterion", default="taylor", choices=CRITERIA, help="(%(default)s)")
+    parser.add_argument(
+        "--maps-per-step", type=int, default=64, metavar="N", help="feature maps to remove (%(default)s)"
+    )
     parser.add_argument("--updates", type=int, default=30, metavar="N", help="of fine-tuning after each step (30)")
     parser.add_argument("--epochs-per-step", type=float, metavar="N", help="the same in epochs, instead of --updates")
-    parser.add_argument("--until-maps", type=float, default=0.5, metavar="SHARE", help="feature maps left at the end")
+    parser.add_argument(
+        "--until-maps", type=float, default=0.5, metavar="SHARE", help="feature maps left at the end (0.5)"
+    )
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of fine-tuning (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/prune"), help="folder of what is made (%(default)s)")
     options = parser.parse_args(argv)
@@ -151,9 +155,9 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
     data.add_argument("--data", default="petals", metavar="NAME", help="a data set (%(default)s)")
     data.add_argument("--images", type=Path, metavar="FOLDER", help="your own: train/CLASS/*.jpg, test/CLASS/*.jpg")
     parser.add_argument("--data-root", type=Path, metavar="FOLDER", help="of a data set that is not embedded")
-    parser.add_argument("--image-size", type=int, metavar="PIXELS")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="height and width (the data set's own)")
     parser.add_argument("--examples", type=int, default=256, metavar="N", help="to score with (%(default)s)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -88,29 +88,63 @@ def with_minutes(notebook: str, text: str) -> str:
 
 def results_section() -> str:
     """What was found, as Markdown, read from `data/results`."""
-    petals, photographs = results.read("petals_criteria"), results.read("flowers102_criteria")
+    measured = {"petals": results.read("petals_criteria"), "photographs": results.read("flowers102_criteria")}
+    pruned = {"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}
+    narrow, cuts = results.read("alexnet_criteria"), results.read("petals_true_oracle")
     return "\n\n".join(
         [
-            f"**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; petals: "
-            f"{_measured(petals)}; photographs, the full-width VGG-16 of 4,224 maps: {_measured(photographs)}.",
-            correlations(petals, photographs),
+            in_short(measured, pruned),
+            "**Which criterion is nearest to the oracle?** Spearman rank correlation with the exact oracle; "
+            + "; ".join(f"{data}: {_measured(table)}" for data, table in measured.items())
+            + ".",
+            correlations(*measured.values()),
             made_from("results/petals_criteria", "results/flowers102_criteria", "paper/table1"),
-            "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps.",
-            curves({"petals": results.read("petals_pruning"), "photographs": results.read("flowers102_pruning")}),
+            "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps; "
+            + "; ".join(f"{data}: {_seeds(table)}" for data, table in pruned.items())
+            + f". {at_the_end(pruned['photographs'])}",
+            curves(pruned),
             made_from("results/petals_pruning", "results/flowers102_pruning", "paper/figure4"),
             "**AlexNet**, a quarter as wide, on petals: Spearman rank correlation with the exact oracle, mean and "
-            "range over samples of images, beside the paper's on Flowers-102.",
-            alexnet(results.read("alexnet_criteria")),
+            f"range over {narrow.seed.nunique()} samples of {narrow.images.max()} images, beside the paper's on "
+            "Flowers-102.",
+            alexnet(narrow),
             made_from("results/alexnet_criteria", "paper/table1"),
             "**Does the oracle choose the better network?** The embedded VGG-16 cut in many ways to equal MACs, each "
-            "cut retrained: rank correlation of what is known before with the accuracy after, with its bootstrap "
-            "interval.",
-            foretold(results.read("petals_true_oracle")),
+            f"cut retrained, with {cuts.seed.nunique()} seeds: rank correlation of what is known before with the "
+            "accuracy after; in brackets nine bootstrap redraws of the cuts in ten. An interval that holds zero is not "
+            "told from chance.",
+            foretold(cuts),
             made_from("results/petals_true_oracle"),
-            "**Soft weight-sharing**: test error, weights that are left, compression rate.",
+            "**Soft weight-sharing**: test error, weights that are left, compression rate; mean and range over seeds.",
             sharing({name: results.read(f"{name}_weight_sharing") for name in ("digits", "mnist")}),
             made_from("results/digits_weight_sharing", "results/mnist_weight_sharing", "paper/weight_sharing"),
         ]
+    )
+
+
+def in_short(measured: dict[str, pd.DataFrame], pruned: dict[str, pd.DataFrame]) -> str:
+    """The main results in two sentences: Taylor beside minimum weight, and beside random choice; {data: table}."""
+    near, kept = [], []
+    for data, table in measured.items():
+        means = table.groupby("criterion").mean_of_layers.mean()
+        near.append(f"{means.taylor:.2f} on {data} (minimum weight: {means.min_weight:.2f})")
+    for data, table in pruned.items():
+        half, whole = near_half(table).groupby("curve").accuracy.mean(), table.query("number == 0").accuracy.mean()
+        kept.append(f"{half.taylor:.1%} on {data} (whole network {whole:.1%}, chosen at random {half.random:.1%})")
+    return (
+        f"**In short.** Taylor's rank correlation with the oracle within a layer is {' and '.join(near)}. With half of "
+        f"the feature maps removed by Taylor the test accuracy is {' and '.join(kept)}."
+    )
+
+
+def at_the_end(table: pd.DataFrame) -> str:
+    """A sentence: the best and the worst accuracy where the curves end, and how much fine-tuning led there."""
+    last = table[table.maps_left == table.maps_left.min()].set_index("curve").accuracy
+    share, bite = table.maps_left.min() / table.maps_left.max(), table.removed.max()
+    updates = re.findall(r"\bupdates=(\d+)", table.command.iloc[0]) or [session.PROFILES["paper"].updates]
+    return (
+        f"The curves of the photographs go on to {share:.0%} of the maps and end between {last.min():.1%} and "
+        f"{last.max():.1%}: they had {updates[0]} updates after every {bite:.0f} maps, the paper's have 30 after each."
     )
 
 
@@ -194,7 +228,9 @@ def _cell(column: str, value: object) -> str:
         return value
     if pd.isna(value):
         return ""
-    return f"{value:.1e}" if "error" in column else f"{value:,.4g}"
+    if "error" in column:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def correlations(petals: pd.DataFrame, photographs: pd.DataFrame) -> str:
@@ -271,8 +307,12 @@ def sharing(tables: dict[str, pd.DataFrame]) -> str:
 
 def _measured(table: pd.DataFrame) -> str:
     """What stands behind the numbers of a table of correlations."""
-    seeds, maps = table.seed.nunique(), f"{table.maps.max():,} maps, {table.images.max():,} images"
-    return f"mean and range over {seeds} fine-tuning seeds, {maps}" if seeds > 1 else f"one network, {maps}"
+    return f"{_seeds(table)}, {table.maps.max():,} maps, {table.images.max():,} images"
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    count = table.seed.nunique()
+    return f"mean and range over {count} fine-tuning seeds" if count > 1 else "one seed"
 
 
 def _beyond(name: str) -> str:

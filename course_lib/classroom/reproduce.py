@@ -372,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="course-lib reproduce",
         description="The paper's tables and figures from runs. The same command again goes on where it was killed.",
     )
-    parser.add_argument("--profile", default="paper", choices=session.PROFILES)
+    parser.add_argument("--profile", default="paper", choices=session.PROFILES, help="sizes (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="one network each (0)")
     parser.add_argument("--dtype", choices=DTYPES, help="of the oracle; bfloat16 is fast where the processor has it")

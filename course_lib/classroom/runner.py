@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="course-lib run", description="Execute the course's notebooks.")
-    parser.add_argument("--profile", default="laptop", choices=session.PROFILES)
+    parser.add_argument("--profile", default="laptop", choices=session.PROFILES, help="sizes (%(default)s)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="beginnings of names, for instance: 06 09")
     parser.add_argument("--out", type=Path, default=Path("build/course"), help="folder of what is made (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
