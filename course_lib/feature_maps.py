@@ -57,6 +57,10 @@ FUNCTIONS = {
 }
 
 
+# What hides a network from tracing: its type, and where the network is. By name, as torch keeps one of them to itself.
+WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+
+
 class UnsupportedModel(ValueError):
     """The network is not a chain that this course can gate and prune; the message names the module and the way out."""
 
@@ -103,6 +107,24 @@ class Layer:
     def channels(self) -> int:
         """Number of feature maps, C."""
         return self.conv.out_channels
+
+    def indices(self, maps: Iterable[int] | Tensor) -> Tensor:
+        """Some maps of this layer, (K,) int64 on the CPU.
+
+        Raises:
+            TypeError: what are no whole numbers, such as a mask of booleans. IndexError: a map that is not there.
+        """
+        found = torch.as_tensor(maps).flatten().cpu()
+        if not found.numel():
+            return found.long()
+        if found.dtype == torch.bool or found.is_floating_point():
+            raise TypeError(
+                f"Feature maps of layer {self.name!r} are given as {found.dtype}: give their numbers, whole ones; "
+                "those of a mask of booleans are mask.nonzero().flatten()."
+            )
+        if int(found.min()) < 0 or int(found.max()) >= self.channels:
+            raise IndexError(f"Layer {self.name!r} has feature maps 0 to {self.channels - 1}, not {found.tolist()}.")
+        return found.long()
 
 
 class Chain:
@@ -168,12 +190,15 @@ def spread(gate: Tensor, z: Tensor) -> Tensor:
 
 
 def mask(plan: Plan, model: nn.Module) -> dict[str, Tensor]:
-    """Gates (C,) of zeros and ones that close the maps of a plan: what surgery will remove for good."""
+    """Gates (C,) of zeros and ones that close the maps of a plan: what surgery will remove for good.
+
+    Errors of the plan are those of `Chain.select` and `Layer.indices`.
+    """
     chain = Chain(model)
     gates = {}
     for layer in chain.select(plan):
         gates[layer.name] = torch.ones(layer.channels, device=layer.conv.weight.device)
-        gates[layer.name][torch.as_tensor(plan[layer.name], dtype=torch.long)] = 0.0
+        gates[layer.name][layer.indices(plan[layer.name])] = 0.0
     return gates
 
 
@@ -214,12 +239,29 @@ def place(images: Tensor, device: torch.device, dtype: torch.dtype | None = None
     return images.to(device, memory_format=layout)
 
 
+def placed(
+    batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (images, labels) on the device, images as `place` puts them; those without an example are left out.
+
+    TypeError for a batch by itself, where a list of batches is expected.
+    """
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            raise TypeError("`batches` are pairs (images, labels); of a single one make a list, [(images, labels)].")
+        images, labels = batch
+        if len(labels):
+            yield place(images, device, dtype), labels.to(device)
+
+
 def trace(model: nn.Module) -> list[Step]:
     """The steps of a chain, by symbolic tracing: no data needed, and functional ReLU and flatten are seen too.
 
     Raises:
         UnsupportedModel: naming the module where the network is not a chain.
     """
+    if inside := WRAPPERS.get(type(model).__name__):
+        raise UnsupportedModel(f"{type(model).__name__} is wrapped around the network: give model.{inside} instead.")
     try:
         graph = fx.Tracer().trace(model)
     except Exception as error:

@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from course_lib.feature_maps import Chain, Layer, place
+from course_lib.feature_maps import Chain, Layer, placed
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -16,16 +16,15 @@ Choice = Iterable[str] | Mapping[str, Iterable[int]] | None
 
 
 def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
-    """The layers, each with the indices (K,) of its maps that were asked for. KeyError, IndexError: unknown ones."""
+    """The layers, each with the indices (K,) of its maps that were asked for. KeyError, IndexError: unknown ones.
+
+    TypeError: what are no indices.
+    """
     chosen = []
     for layer in chain.select(layers):
         maps = torch.arange(layer.channels)
         if isinstance(layers, Mapping):
-            maps = torch.as_tensor(layers[layer.name], dtype=torch.long)
-            if maps.numel() and (int(maps.min()) < 0 or int(maps.max()) >= layer.channels):
-                raise IndexError(
-                    f"Layer {layer.name!r} has feature maps 0 to {layer.channels - 1}; asked for {maps.tolist()}."
-                )
+            maps = layer.indices(layers[layer.name])
         chosen.append((layer, maps))
     return chosen
 
@@ -33,8 +32,7 @@ def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
 def portions(batches: Batches, way: ModuleType, chain: Chain, device: torch.device, **options) -> Iterator[tuple]:
     """(network, images, labels): the batches on the device, in pieces of as many images as may be kept at a time."""
     network, dtype = None, next(iter(chain.layers.values())).conv.weight.dtype
-    for images, labels in batches:
-        images, labels = place(images, device, dtype), labels.to(device)
+    for images, labels in placed(batches, device, dtype):
         if network is None or network.shape != images.shape[1:]:
             network = way.Network(chain, images[:1], **options)
         n = network.images_at_once
