@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import derivatives, loss
-from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place
+from course_lib.feature_maps import Chain, Scores, device_of, evaluating, placed
 from course_lib.names import UnknownName
 from course_lib.progress import track
 
@@ -198,6 +198,7 @@ def linear_logits(maps: Maps) -> Tensor:
     return derivatives.linear_change(maps.logits.double(), maps.slopes.double(), maps.likeliest)
 
 
+@torch.inference_mode(False)  # gradients are needed, also where the caller has switched them off
 def score(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -228,7 +229,7 @@ def score(
     Raises:
         KeyError: an unknown criterion or layer, with the nearest names.
         ValueError: no batches, labels beyond the network's outputs, or negative `draws` or `classes`.
-        TypeError: images of another type than the weights.
+        TypeError: images of another type than the weights; a batch by itself instead of a list of them.
         FloatingPointError: a loss that is infinite or not a number.
     """
     if draws < 0 or classes < 0:
@@ -240,8 +241,7 @@ def score(
     if tally.needs == "weights":
         return tally.scores()
     with evaluating(model):
-        for images, labels in track(batches, "scoring") if progress else batches:
-            images, labels = place(images, device, dtype), labels.to(device)
+        for images, labels in placed(track(batches, "scoring") if progress else batches, device, dtype):
             for layer, maps in observe(
                 chain, images, labels, list(tally.layers), tally.needs, generator, draws, classes
             ):

@@ -134,8 +134,8 @@ def load(name: str, *, image_size: int | None = None, root=None, seed: int = 0, 
             raise DataError(f"Data set {name!r}: " + unknown("option", key, allowed))
         if key in COUNTS and not (isinstance(value, Integral) and value >= COUNTS[key]):
             raise DataError(f"{key} is a whole number from {COUNTS[key]} on, not {value!r}.")
-    if not (isinstance(seed, Integral) and seed >= 0):
-        raise DataError(f"The seed is a whole number from 0 on, not {seed!r}.")
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**32):  # numpy.random.seed takes no more
+        raise DataError(f"The seed is a whole number from 0 to 2**32 - 1, not {seed!r}.")
     return LOADERS[name](seed=seed, **given)
 
 

@@ -64,6 +64,10 @@ FUNCTIONS = {
 }
 
 
+# What hides a network from tracing: its type, and where the network is. By name, as torch keeps one of them to itself.
+WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+
+
 class UnsupportedModel(ValueError):
     """The network is not a chain that this course can gate and prune; the message names the module and the way out."""
 
@@ -179,23 +183,32 @@ def spread(gate: Tensor, z: Tensor) -> Tensor:
     return gate.to(z.dtype).reshape(*gate.shape, *[1] * (z.dim() - 2))
 
 
-def indices(layer: str, channels: int, maps: Iterable[int]) -> Tensor:
-    """Feature maps of a layer of so many, as they were named, (K,): LongTensor on the CPU.
+def indices(layer: str, channels: int, maps: Iterable[int] | Tensor) -> Tensor:
+    """Feature maps of a layer of so many, as they were named, (K,) int64 on the CPU.
 
-    IndexError for one that the layer does not have, ValueError for one named twice: so is what booleans would name.
+    Raises:
+        TypeError: what are no whole numbers, such as a mask of booleans. IndexError: a map that the layer does not
+        have. ValueError: one named twice.
     """
-    found = torch.as_tensor(maps, dtype=torch.long).flatten().cpu()
-    if found.numel() and (int(found.min()) < 0 or int(found.max()) >= channels):
+    found = torch.as_tensor(maps).flatten().cpu()
+    if not found.numel():
+        return found.long()
+    if found.dtype == torch.bool or found.is_floating_point():
+        raise TypeError(
+            f"Feature maps of layer {layer!r} are given as {found.dtype}: give their numbers, whole ones; those of a "
+            "mask of booleans are mask.nonzero().flatten()."
+        )
+    if int(found.min()) < 0 or int(found.max()) >= channels:
         raise IndexError(f"Layer {layer!r} has feature maps 0 to {channels - 1}, not all of {found.tolist()}.")
     if len(found.unique()) < len(found):
         raise ValueError(f"A feature map of layer {layer!r} is named twice: {sorted(found.tolist())}.")
-    return found
+    return found.long()
 
 
 def mask(plan: Plan, model: nn.Module) -> dict[str, Tensor]:
     """Gates (C,) of zeros and ones that close the maps of a plan: what surgery will remove for good.
 
-    KeyError, IndexError, ValueError: for a plan that names unknown layers or maps, or a map twice.
+    Errors of the plan are those of `Chain.select` and `indices`.
     """
     chain = Chain(model)
     gates = {}
@@ -242,12 +255,29 @@ def place(images: Tensor, device: torch.device, dtype: torch.dtype | None = None
     return images.to(device, memory_format=layout)
 
 
+def placed(
+    batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (images, labels) on the device, images as `place` puts them; those without an example are left out.
+
+    TypeError for a batch by itself, where a list of batches is expected.
+    """
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            raise TypeError("`batches` are pairs (images, labels); of a single one make a list, [(images, labels)].")
+        images, labels = batch
+        if len(labels):
+            yield place(images, device, dtype), labels.to(device)
+
+
 def trace(model: nn.Module) -> list[Step]:
     """The steps of a chain, by symbolic tracing: no data needed, and functional ReLU and flatten are seen too.
 
     Raises:
         UnsupportedModel: naming the module where the network is not a chain.
     """
+    if inside := WRAPPERS.get(type(model).__name__):
+        raise UnsupportedModel(f"{type(model).__name__} is wrapped around the network: give model.{inside} instead.")
     try:
         graph = fx.Tracer().trace(model)
     except Exception as error:

@@ -18,9 +18,15 @@ def per_example(logits: Tensor, labels: Tensor) -> Tensor:
         (N,) losses.
 
     Raises:
-        ValueError: a label that the network has no output for.
+        ValueError: a label that the network has no output for; logits or labels of another shape or type.
         FloatingPointError: a loss that is infinite or not a number.
     """
+    if logits.dim() != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(
+            f"Outputs of shape {tuple(logits.shape)} do not go with labels of shape {tuple(labels.shape)} and type "
+            f"{labels.dtype}: each example has one row of outputs, (N, classes), and one whole number, (N,) of type "
+            "torch.int64 (labels.long())."
+        )
     classes = logits.shape[1]
     if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise ValueError(

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib.feature_maps import Chain, Plan, copy_with, indices
+from course_lib.feature_maps import Chain, Layer, Plan, copy_with, indices
 
 Selection = list[tuple[int, Tensor]]  # (axis of a tensor, (C,) True for the channels that stay)
 HUGE = 1 << 22  # bytes from which NumPy asks the operating system for huge pages
 ALIGNMENT = 64  # bytes: torch's own, on which the kernels' speed and the last bits of their sums depend
 
 
+@torch.inference_mode(False)  # tensors that are made in inference mode could never be trained
 def remove(model: nn.Module, plan: Plan) -> nn.Module:
     """A smaller copy of the model without the feature maps of a plan; the given model is untouched.
 
@@ -35,8 +36,8 @@ def remove(model: nn.Module, plan: Plan) -> nn.Module:
         that did not require gradients still do not. Gradients and hooks stay behind.
 
     Raises:
-        KeyError: unknown layer. IndexError: a map that the layer does not have. ValueError: a map named twice, or a
-        layer that would be left with no map.
+        KeyError: unknown layer. IndexError: a map that the layer does not have. TypeError: indices that are no whole
+        numbers. ValueError: a map named twice, or a layer that would be left with no map.
         UnsupportedModel: a network that is not a chain.
     """
     selections = select(model, plan)
@@ -79,7 +80,7 @@ def carry_optimizer(
 def select(model: nn.Module, plan: Plan) -> dict[str, Selection]:
     """What stays of every weight that the plan touches: {parameter or buffer name: [(axis, channels that stay)]}."""
     chain = Chain(model)
-    kept = {layer.name: _kept(layer.name, layer.channels, plan[layer.name]) for layer in chain.select(plan)}
+    kept = {layer.name: _kept(layer, plan[layer.name]) for layer in chain.select(plan)}
     selections: dict[str, Selection] = {}
     flowing = None  # which of the channels reach this step: None for all
     for step in chain.steps:
@@ -96,13 +97,13 @@ def select(model: nn.Module, plan: Plan) -> dict[str, Selection]:
     return selections
 
 
-def _kept(name: str, channels: int, removed: Tensor) -> Tensor:
-    keep = torch.ones(channels, dtype=torch.bool)
-    keep[indices(name, channels, removed)] = False
+def _kept(layer: Layer, maps: Tensor) -> Tensor:
+    keep = torch.ones(layer.channels, dtype=torch.bool)
+    keep[indices(layer.name, layer.channels, maps)] = False
     if not keep.any():
         raise ValueError(
-            f"The plan removes all {channels} feature maps of layer {name!r}, and the network would be cut in two. "
-            "Keep at least one: ranking.lowest(..., keep_at_least=1) sees to it."
+            f"The plan removes all {layer.channels} feature maps of layer {layer.name!r}, and the network would be cut "
+            "in two. Keep at least one: ranking.lowest(..., keep_at_least=1) sees to it."
         )
     return keep
 

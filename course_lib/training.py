@@ -30,6 +30,7 @@ class Evaluation(NamedTuple):
     loss: float
 
 
+@torch.inference_mode(False)  # gradients are needed, also where the caller has switched them off
 def fit(
     model: nn.Module,
     dataset: Dataset,

@@ -17,9 +17,9 @@ from networks import batches, small_vgg
 from PIL import Image
 from test_models import Hostile
 
-from course_lib import criteria, data_files, datasets, models, oracle, surgery
+from course_lib import criteria, data_files, datasets, feature_maps, models, oracle, paths, surgery, training
 from course_lib.data_files import DataError, Example
-from course_lib.feature_maps import Chain
+from course_lib.feature_maps import Chain, UnsupportedModel
 
 FUZZ = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -252,3 +252,112 @@ def test_images_in_half_precision_are_refused_in_words():
     ):
         with pytest.raises(TypeError, match=r"images are torch.float16.*network torch.float32.*\.to\("):
             measure([(images.half(), labels)])
+
+
+# ------------------------------------------------------------------------------------------------- clumsy, not hostile
+
+
+def measurements(data):
+    """What measures a network on batches, by name."""
+    return {
+        "scores": lambda model: criteria.score(model, data, "taylor", progress=False),
+        "oracle": lambda model: oracle.ablate(model, data, progress=False),
+        "naive oracle": lambda model: oracle.ablate(model, data, method="naive", progress=False),
+        "estimate": lambda model: oracle.estimate(model, data, 0.9, progress=False),
+    }
+
+
+@pytest.mark.parametrize("name", measurements([]))
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda labels: labels.int(), r"torch.int32: .*labels\.long\(\)"),
+        (lambda labels: labels[:, None], r"labels of shape \(5, 1\)"),
+        (lambda labels: labels[:-1], r"labels of shape \(4,\)"),
+        (lambda labels: torch.nn.functional.one_hot(labels, 4).double(), r"labels of shape \(5, 4\)"),
+    ],
+)
+def test_labels_of_another_type_or_shape_are_refused_in_words(name, spoil, message):
+    images, labels = batches(3, 8, 8, n=1)[0]
+    with pytest.raises(ValueError, match=message):
+        measurements([(images, spoil(labels))])[name](small_vgg())
+
+
+@pytest.mark.parametrize("name", measurements([]))
+def test_a_batch_by_itself_is_no_list_of_batches(name):
+    with pytest.raises(TypeError, match=r"make a list, \[\(images, labels\)\]"):
+        measurements(batches(3, 8, 8, n=1)[0])[name](small_vgg())
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_batch_without_an_example_changes_nothing(at):
+    data, model = batches(3, 8, 8, n=1), small_vgg()
+    more = list(data)
+    more.insert(at, (data[0][0][:0], data[0][1][:0]))
+    close(oracle.ablate(model, more, progress=False), oracle.ablate(model, data, progress=False))
+    names = ["taylor", "mutual_information"]
+    found, right = (criteria.score(model, each, names, progress=False) for each in (more, data))
+    for name in names:
+        close(found[name], right[name])
+    with pytest.raises(ValueError, match="no examples"):
+        oracle.ablate(model, [(data[0][0][:0], data[0][1][:0])], method="naive", progress=False)
+
+
+@pytest.mark.parametrize("name", ["scores", "oracle", "estimate"])
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_where_gradients_are_switched_off_the_numbers_are_the_same(name, off):
+    model, measure = small_vgg(), measurements(batches(3, 8, 8, n=1))[name]
+
+    def scores():
+        found = measure(model)
+        return found["taylor"] if name == "scores" else getattr(found, "scores", found)
+
+    right = scores()
+    with off():
+        close(scores(), right)
+
+
+def test_what_is_made_where_gradients_are_switched_off_can_be_trained():
+    images, labels = batches(3, 8, 8, n=1)[0]
+    data = torch.utils.data.TensorDataset(images, labels)
+    with torch.inference_mode():
+        small = surgery.remove(small_vgg(), {"0": [1]})
+        before = small[0].weight.detach().clone()
+        training.fit(small, data, updates=1, progress=False)
+    assert not torch.equal(small[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    "maps, error, message",
+    [
+        (torch.tensor([True, False, True, False, False]), TypeError, r"'0' are given as torch.bool.*nonzero\(\)"),
+        ([1.7], TypeError, "'0' are given as torch.float32.*whole ones"),
+        ([-1], IndexError, "'0' has feature maps 0 to 4"),
+        ([5], IndexError, "'0' has feature maps 0 to 4"),
+    ],
+)
+def test_maps_are_named_by_their_numbers_everywhere(maps, error, message):
+    model, data = small_vgg(), batches(3, 8, 8, n=1)
+    for use in (
+        lambda: surgery.remove(model, {"0": maps}),
+        lambda: feature_maps.mask({"0": maps}, model),
+        lambda: oracle.ablate(model, data, {"0": maps}, progress=False),
+    ):
+        with pytest.raises(error, match=message):
+            use()
+
+
+@pytest.mark.parametrize("wrap, inside", [(torch.nn.DataParallel, "module"), (torch.compile, "_orig_mod")])
+def test_a_wrapper_is_told_from_the_network(wrap, inside):
+    wrapped = wrap(small_vgg())
+    with pytest.raises(UnsupportedModel, match=rf"give model\.{inside} instead"):
+        Chain(wrapped)
+    assert Chain(getattr(wrapped, inside)).layers
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_in_words(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for use in (paths.writable, lambda folder: paths.alone(folder).__enter__()):
+        with pytest.raises(OSError, match="taken could not be written.*give a folder that you can write to"):
+            use(tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"

@@ -61,7 +61,16 @@ def test_unknown_names_and_options_list_the_nearest():
 
 @pytest.mark.parametrize(
     "option",
-    [{"image_size": 0}, {"train": -1}, {"train": 2.5}, {"seed": -1}, {"species": 1}, {"world": 0}, {"species": 99}],
+    [
+        {"image_size": 0},
+        {"train": -1},
+        {"train": 2.5},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"species": 1},
+        {"world": 0},
+        {"species": 99},
+    ],
 )
 def test_sizes_that_make_no_sense_are_refused(option):
     with pytest.raises(DataError, match=next(iter(option))):

@@ -75,7 +75,7 @@ def effects(
 
     Raises:
         KeyError: unknown layer or method, with the nearest names.
-        IndexError: a map that the layer does not have.
+        IndexError: a map that the layer does not have. TypeError: maps that are named by no whole numbers.
         ValueError: no batches; a map named twice; a dtype that does not serve; a folder that holds another run.
         UnsupportedModel: batch norm without running statistics, by the exact method.
         FloatingPointError: a loss that is infinite or not a number.

@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from course_lib.feature_maps import Batches, Chain, Layer, indices, place
+from course_lib.feature_maps import Batches, Chain, Layer, indices, placed
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 Choice = Iterable[str] | Mapping[str, Iterable[int]] | None
@@ -17,7 +17,7 @@ Choice = Iterable[str] | Mapping[str, Iterable[int]] | None
 def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
     """The layers, each with the indices (K,) of its maps that were asked for.
 
-    KeyError, IndexError: unknown ones. ValueError: a map named twice.
+    KeyError: unknown layers. What `indices` raises: for maps that are not there, named twice, or no numbers.
     """
     chosen = []
     for layer in chain.select(layers):
@@ -31,8 +31,7 @@ def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
 def portions(batches: Batches, way: ModuleType, chain: Chain, device: torch.device, **options) -> Iterator[tuple]:
     """(network, images, labels): the batches on the device, in pieces of as many images as may be kept at a time."""
     network, dtype = None, next(iter(chain.layers.values())).conv.weight.dtype
-    for images, labels in batches:
-        images, labels = place(images, device, dtype), labels.to(device)
+    for images, labels in placed(batches, device, dtype):
         if network is None or network.shape != images.shape[1:]:
             network = way.Network(chain, images[:1], **options)
         n = network.images_at_once

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import derivatives, distributed, ranking
-from course_lib.feature_maps import Batches, Chain, Layer, Scores, device_of, evaluating, place
+from course_lib.feature_maps import Batches, Chain, Layer, Scores, device_of, evaluating, placed
 from course_lib.oracle import exact, sampling
 from course_lib.oracle.asked import Choice, check_dtype, choose, portions
 from course_lib.oracle.naive import losses
@@ -163,22 +163,23 @@ def _weigh(
     return Estimate(scores, errors, confidence, evaluations, evaluations / sum(map(torch.numel, drawn.values())))
 
 
+@torch.inference_mode(False)  # gradients are needed, also where the caller has switched them off
 def guess_all(
     chain: Chain, batches: Batches, chosen: Chosen, device: torch.device, progress: bool = True
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
     """{layer: guessed changes and their doubts, (N, K) float32 each}, and the unpruned network's losses (N,)."""
     found: dict[str, list[tuple[Tensor, ...]]] = {layer.name: [] for layer, _ in chosen}
     before = []
-    for images, labels in track(batches, "guessing") if progress else batches:
-        labels = labels.to(device)
-        logits, taps = derivatives.run(chain, place(images, device), found)
+    dtype = next(iter(chain.layers.values())).conv.weight.dtype
+    for images, labels in placed(track(batches, "guessing") if progress else batches, device, dtype):
+        logits, taps = derivatives.run(chain, images, found)
+        outputs = logits.detach().double()
+        before.append(losses(outputs, labels).cpu())
         classes = derivatives.most_probable(logits, CLASSES, labels)
         slopes = derivatives.logit_slopes(logits, taps, classes)
-        logits = logits.detach().double()
-        before.append(losses(logits, labels).cpu())
         for layer, maps in chosen:
             some = maps.to(device)
-            guess, doubt = sampling.guess(logits, slopes[layer.name][..., some].double(), classes)
+            guess, doubt = sampling.guess(outputs, slopes[layer.name][..., some].double(), classes)
             alive = (taps[layer.name].detach()[:, some] != 0).flatten(2).any(2)
             found[layer.name].append(((guess * alive).float().cpu(), doubt.float().cpu(), alive.cpu()))
     if not before:
