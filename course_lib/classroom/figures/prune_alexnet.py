@@ -156,7 +156,7 @@ def same_total(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="maps removed in a step (updates after it)", ylabel="test accuracy at the end", ylim=(0, None))
     axes.set_title(f"{last.maps_left.min():.0f} maps left, the same number of updates in all")
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
     return figure
 
 

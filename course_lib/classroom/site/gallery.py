@@ -68,6 +68,7 @@ ITEMS = (
         "Pruning curves of the embedded VGG-16 on petals", ("petals_pruning",), figures.pruning_curves, "09_prune_vgg16"
     ),
     Item("Pruning curves of VGG-16 on photographs", ("flowers102_pruning",), figures.pruning_curves, "09_prune_vgg16"),
+    Item("Feature maps removed in a step: VGG-16 on petals", ("petals_steps",), figures.same_total, "10_prune_alexnet"),
     Item("Ranks of the oracle, layer by layer: petals", ("petals_oracle",), _ranks, "06_oracle"),
     Item("Criteria against the oracle: petals", ("petals_criteria",), _correlations, "07_taylor"),
     Item("Criteria against the oracle: photographs", ("flowers102_criteria",), _correlations, "07_taylor"),
