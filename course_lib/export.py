@@ -11,6 +11,7 @@ Taught in: notebooks/09_prune_vgg16.ipynb.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from course_lib import paths
 from course_lib.feature_maps import copy_with
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Unless told not to before it is first imported, ONNX Runtime gives the machine a number and reports to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 TOLERANCE = 1e-4  # of the largest logit, or of 1 where all are smaller
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,14 @@ def exported(tmp_path_factory):
     """A network in training mode, and its file."""
     model = NETWORKS["batch norm, dropout, cut"][0]().train()
     return model, export.onnx(model, (3, 8, 8), tmp_path_factory.mktemp("export") / "new folder" / "small.onnx")
+
+
+@needs_extra
+def test_the_runtime_reports_nothing_and_leaves_nothing_in_the_home_folder(exported, tmp_path):
+    given = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    words = f"from course_lib import export; import torch; export.load({str(exported[1])!r})(torch.zeros(1, 3, 8, 8))"
+    subprocess.run([sys.executable, "-c", words], check=True, env=given | {"HOME": str(tmp_path)})
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def answers(model, images):
