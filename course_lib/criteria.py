@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import derivatives, loss
-from course_lib.feature_maps import Chain, Scores, device_of, evaluating, placed
+from course_lib.feature_maps import Batches, Chain, Scores, device_of, evaluating, placed
 from course_lib.names import UnknownName
 from course_lib.progress import track
 
@@ -201,7 +201,7 @@ def linear_logits(maps: Maps) -> Tensor:
 @torch.inference_mode(False)  # gradients are needed, also where the caller has switched them off
 def score(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Batches,
     names: Iterable[str] | str,
     *,
     layers: Iterable[str] | None = None,

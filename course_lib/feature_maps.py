@@ -137,6 +137,11 @@ class Chain:
             )
         self._gated = {layer.gate_at: layer.name for layer in self.layers.values()}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of the images that the network takes."""
+        return next(iter(self.layers.values())).conv.weight.dtype
+
     def select(self, names: Iterable[str] | None) -> list[Layer]:
         """The layers of these names in order (None: all). KeyError with the nearest names for an unknown one."""
         wanted = list(self.layers) if names is None else list(names)
@@ -255,9 +260,7 @@ def place(images: Tensor, device: torch.device, dtype: torch.dtype | None = None
     return images.to(device, memory_format=layout)
 
 
-def placed(
-    batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
+def placed(batches: Batches, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches (images, labels) on the device, images as `place` puts them; those without an example are left out.
 
     TypeError for a batch by itself, where a list of batches is expected.

@@ -12,8 +12,11 @@ from pathlib import Path
 
 #: What a system says where nothing can be written: the disk is full or over its quota, or not ours to write to, or a
 #: file stands in the place of a folder.
-_FULL, _FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EROFS, errno.EACCES, errno.EPERM)
-_UNWRITABLE = (*_FULL, *_FORBIDDEN, errno.ENOTDIR, errno.EEXIST)
+_UNWRITABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EEXIST),
+)
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import cost, loss
-from course_lib.feature_maps import Plan, Scores, copy_with, device_of, evaluating, indices, place
+from course_lib.feature_maps import Batches, Plan, Scores, copy_with, device_of, evaluating, indices, place
 from course_lib.names import UnknownName
 
 
@@ -165,7 +165,7 @@ def lowest(scores: Scores, share: float) -> Plan:
     return plan
 
 
-def gate_slopes(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+def gate_slopes(model: nn.Module, batches: Batches) -> Scores:
     """Derivative of each batch's mean loss by a gate after every batch norm: {norm: (batches, C)}, float64, CPU.
 
     A gate g after the norm multiplies gamma and beta alike, so its derivative at g = 1 is

@@ -50,7 +50,7 @@ def prune(argv: list[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, default=30, metavar="N", help="of fine-tuning after each step (30)")
     parser.add_argument("--epochs-per-step", type=float, metavar="N", help="the same in epochs, instead of --updates")
     parser.add_argument(
-        "--until-maps", type=float, default=0.5, metavar="SHARE", help="feature maps left at the end (0.5)"
+        "--until-maps", type=float, default=0.5, metavar="SHARE", help="feature maps left at the end (%(default)s)"
     )
     parser.add_argument("--lr", type=float, default=1e-4, help="learning rate of fine-tuning (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/prune"), help="folder of what is made (%(default)s)")

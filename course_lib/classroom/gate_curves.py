@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from course_lib import criteria, loss
 from course_lib.criteria import Maps
-from course_lib.feature_maps import Chain, Scores, device_of, evaluating, place, spread
+from course_lib.feature_maps import Batches, Chain, Scores, device_of, evaluating, place, spread
 
 GRID = tuple(i / 10 for i in range(16))  # 0 to 1.5
 
@@ -36,16 +36,14 @@ class Curve(NamedTuple):
     curvature: np.ndarray
 
 
-def per_example(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], function: Callable[[Maps], Tensor]
-) -> Scores:
+def per_example(model: nn.Module, batches: Batches, function: Callable[[Maps], Tensor]) -> Scores:
     """What a criterion (Maps -> (N, C)) says of every example, before the average: {layer: (N, C)}, float64, CPU."""
     return all_per_example(model, batches, {"": function})[""]
 
 
 def all_per_example(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Batches,
     functions: Mapping[str, Callable[[Maps], Tensor]],
     needs: str = "gradients",
     seed: int = 0,

@@ -139,7 +139,7 @@ def in_short(measured: dict[str, pd.DataFrame], pruned: dict[str, pd.DataFrame])
 
 def at_the_end(table: pd.DataFrame) -> str:
     """A sentence: the best and the worst accuracy where the curves end, and how much fine-tuning led there."""
-    last = table[table.maps_left == table.maps_left.min()].set_index("curve").accuracy
+    last = table[table.maps_left == table.maps_left.min()].accuracy
     share, bite = table.maps_left.min() / table.maps_left.max(), table.removed.max()
     updates = re.findall(r"\bupdates=(\d+)", table.command.iloc[0]) or [session.PROFILES["paper"].updates]
     return (

@@ -30,8 +30,8 @@ def choose(chain: Chain, layers: Choice) -> list[tuple[Layer, Tensor]]:
 
 def portions(batches: Batches, way: ModuleType, chain: Chain, device: torch.device, **options) -> Iterator[tuple]:
     """(network, images, labels): the batches on the device, in pieces of as many images as may be kept at a time."""
-    network, dtype = None, next(iter(chain.layers.values())).conv.weight.dtype
-    for images, labels in placed(batches, device, dtype):
+    network = None
+    for images, labels in placed(batches, device, chain.dtype):
         if network is None or network.shape != images.shape[1:]:
             network = way.Network(chain, images[:1], **options)
         n = network.images_at_once

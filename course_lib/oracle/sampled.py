@@ -170,8 +170,7 @@ def guess_all(
     """{layer: guessed changes and their doubts, (N, K) float32 each}, and the unpruned network's losses (N,)."""
     found: dict[str, list[tuple[Tensor, ...]]] = {layer.name: [] for layer, _ in chosen}
     before = []
-    dtype = next(iter(chain.layers.values())).conv.weight.dtype
-    for images, labels in placed(track(batches, "guessing") if progress else batches, device, dtype):
+    for images, labels in placed(track(batches, "guessing") if progress else batches, device, chain.dtype):
         logits, taps = derivatives.run(chain, images, found)
         outputs = logits.detach().double()
         before.append(losses(outputs, labels).cpu())

@@ -141,9 +141,14 @@ def beside_paper(ours: pd.DataFrame, scratch: pd.DataFrame, paper: pd.DataFrame,
     return figure
 
 
+def last_steps(table: pd.DataFrame) -> pd.DataFrame:
+    """The last step of every run, for runs that differ in `maps_per_step` and `seed`."""
+    return table.loc[table.groupby(["maps_per_step", "seed"]).number.idxmax()]
+
+
 def same_total(table: pd.DataFrame) -> Figure:
     """Accuracy at the end of runs that had the same updates in all, against how many maps left in one step."""
-    last = table.loc[table.groupby(["maps_per_step", "seed"]).number.idxmax()]
+    last = last_steps(table)
     figure, axes = plt.subplots(figsize=(10, 5.5))
     for seed, run in last.groupby("seed"):
         axes.plot(run.maps_per_step, run.accuracy, "o", color=LEFT, alpha=0.6, label="a seed" if seed == 0 else None)
