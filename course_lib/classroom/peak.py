@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import psutil
 
 EVERY = 0.2  # seconds between two looks
+YOUNG = 2  # seconds in which a forked process is thought to be about to start another program
 
 
 class Peak:
@@ -36,6 +38,12 @@ class Peak:
 
 def _resident(process: psutil.Process) -> int:
     try:
-        return process.memory_info().rss
+        return 0 if _is_being_started(process) else process.memory_info().rss
     except psutil.Error:  # it has just ended
         return 0
+
+
+def _is_being_started(process: psutil.Process) -> bool:
+    """Forked, but not yet the program that it will be: until then, its memory is its parent's and would count twice."""
+    forked = process.cmdline() == psutil.Process(process.ppid()).cmdline()
+    return forked and time.time() - process.create_time() < YOUNG
