@@ -57,13 +57,21 @@ def run(options: argparse.Namespace) -> list[dict]:
 
 
 def _parted(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """A cell whose last statement shows a figure to play with, as two: what it computes first, and that statement."""
+    """A cell that ends in a figure to play with as two: what it computes, and that figure, to be shown again alone.
+
+    The first one keeps the arguments, since cells further down may give their names to something else.
+    """
     if cell.cell_type != "code" or ".explore(" not in cell.source:
         return [cell]
-    lines = cell.source.splitlines(keepends=True)
-    at = ast.parse(cell.source).body[-1].lineno - 1
-    before, cell.source = "".join(lines[:at]), "".join(lines[at:])
-    return [*([nbformat.v4.new_code_cell(before)] if before else []), cell]
+    *_, last = ast.parse(cell.source).body
+    before = "".join(cell.source.splitlines(keepends=True)[: last.lineno - 1])
+    kept = f"shown_{cell.id.replace('-', '_')}"
+    given = ", ".join(map(ast.unparse, [*last.value.args, *last.value.keywords]))
+    first = nbformat.v4.new_code_cell(
+        f"{before}import functools\n{kept} = functools.partial(course_lib.explore, {given})"
+    )
+    cell.source = f"{kept}()"
+    return [first, cell]
 
 
 def _explored(lab: browsing.Lab, name: str) -> list[dict]:

@@ -161,6 +161,7 @@ _CLOCK = """box => {
   const picture = () => [...box.querySelectorAll('img')].find(image => image.offsetParent) || {};
   const before = picture().alt;
   window.clock = new Promise(done => {
+    setTimeout(done, 30000, NaN);  // if the move has moved nothing
     const begin = () => {
       ['keydown', 'change'].forEach(kind => document.removeEventListener(kind, begin, true));
       const began = performance.now();
@@ -293,10 +294,15 @@ _HELPERS = """() => {
       notebook.activeCellIndex = notebook.widgets.findIndex(cell => cell.model.id === id);
       await app.commands.execute('notebook:clear-cell-output');
       const shown = () => notebook.activeCell.node.querySelector('.widget-html img');
+      const failed = () => notebook.activeCell.model.outputs.toJSON().find(o => o.output_type === 'error');
       while (shown()) await new Promise(requestAnimationFrame);
       const began = performance.now();
       app.commands.execute('notebook:run-cell');
-      while (!(shown() && shown().complete)) await new Promise(requestAnimationFrame);
+      while (!(shown() && shown().complete)) {
+        if (failed()) throw new Error(`${id}: ${failed().ename}: ${failed().evalue}`);
+        if (performance.now() - began > 60000) throw new Error(`${id}: no picture after a minute`);
+        await new Promise(requestAnimationFrame);
+      }
       return performance.now() - began;
     },
     async close(name) {
