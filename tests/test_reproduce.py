@@ -144,8 +144,7 @@ def test_saved_tables_stand_where_readers_look_for_them(tmp_path, monkeypatch, c
 @pytest.mark.parametrize("name, column", [("steps", "maps_per_step"), ("updates", "updates")])
 def test_a_departure_is_one_setting_of_the_loop(name, column, tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "STEPS", (14, 42))  # as many updates as maps, at least
-    monkeypatch.setattr(reproduce, "UPDATES", (0, 1))
-    (path,) = made(tmp_path, name, **LOOP | {"maps_left": 1014})
+    (path,) = made(tmp_path, name, **LOOP | {"maps_left": 1014, "update_budgets": [0, 1]})
     table = pd.read_csv(path)
     assert table[column].nunique() == 2 and table.groupby(column).maps_left.min().tolist() == [1014, 1014]
 

@@ -45,8 +45,6 @@ from course_lib.feature_maps import Chain, Scores
 
 REDRAWN = 50  # times the images are redrawn for the error bars of Table 1
 STEPS = (1, 16, 64, 256)  # feature maps a step
-UPDATES = (0, 10, 30, 100)  # of fine-tuning between two steps
-PAPERS_UPDATES = (10, 30, 60, 1000)  # the same in Figure 6
 
 
 @dataclasses.dataclass
@@ -202,7 +200,7 @@ def tuning(run: Run) -> list[dict]:
 
 
 def _budgets(sizes: session.Profile) -> list[dict]:
-    return [{"updates": updates} for updates in (PAPERS_UPDATES if sizes.name == "paper" else UPDATES)]
+    return [{"updates": updates} for updates in sizes.update_budgets]
 
 
 def latency(run: Run) -> list[dict]:

@@ -54,6 +54,7 @@ class Profile:
         optimizer, learning_rate: of fine-tuning between two pruning steps.
         maps_per_step: feature maps removed in one pruning step.
         updates: minibatch updates of fine-tuning between two pruning steps.
+        update_budgets: the same where several are compared, as in the paper's Figure 6.
         maps_left: share of the feature maps at which pruning ends.
         curves: criteria whose pruning curves are drawn.
         curve_seeds: runs of each of them.
@@ -81,6 +82,7 @@ class Profile:
     learning_rate: float = 2e-4
     maps_per_step: int = 66
     updates: int = 30
+    update_budgets: tuple[int, ...] = (0, 10, 30, 100)
     maps_left: float = 0.5
     curves: tuple[str, ...] = ("taylor", "min_weight", "random")
     curve_seeds: int = 1
@@ -90,8 +92,10 @@ class Profile:
     sharing_epochs: int = 200
 
     def __post_init__(self):
-        if isinstance(self.curves, str):  # would be read letter by letter
-            raise ValueError(f"curves={self.curves!r}: give a list of criteria, curves=[{self.curves!r}].")
+        for name in ("curves", "update_budgets"):
+            given = getattr(self, name)
+            if not isinstance(given, (list, tuple)):  # a text would be read letter by letter
+                raise ValueError(f"{name}={given!r}: give a list, {name}=[{given!r}].")
 
 
 PROFILES = {
@@ -127,6 +131,7 @@ PROFILES = {
             learning_rate=1e-4,
             maps_per_step=1,
             updates=30,
+            update_budgets=(10, 30, 60, 1000),
             maps_left=0.1,
             curves=("taylor", "obd", "activation_mean", "apoz", "min_weight", "random"),
             digits="mnist",
