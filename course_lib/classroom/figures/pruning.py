@@ -53,8 +53,7 @@ def milestones(runs: dict[str, pd.DataFrame], curve: str = "taylor") -> pd.DataF
         runs: {how: rows of pruning curves, as for `pruning_curves`}; of several seeds the mean counts.
 
     Returns:
-        Columns: whole, first cut, tuned (after it), at half (of the feature maps), at the end, half from scratch (with
-        as many updates as the whole curve had; NaN where that was not tried).
+        Columns: whole, first cut, tuned (after it), at half (of the feature maps), at the end.
     """
     rows = {}
     for how, table in runs.items():
@@ -65,7 +64,6 @@ def milestones(runs: dict[str, pd.DataFrame], curve: str = "taylor") -> pd.DataF
             "tuned": steps.accuracy.iloc[1],
             "at half": near_half(table).query("curve == @curve").accuracy.mean(),
             "at the end": steps.accuracy.iloc[-1],
-            "half from scratch": table.query("curve == 'scratch'").accuracy.mean(),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
