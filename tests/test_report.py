@@ -95,6 +95,15 @@ def test_where_the_curves_of_the_photographs_end_is_computed():
     assert ("no curve ends above a tenth" in text("README.md")) == (end.max() <= whole / 10)
 
 
+def test_more_updates_are_compared_on_one_network():
+    table = results.read("flowers102_updates")
+    few, many = (runs.sort_values("number") for _, runs in table.groupby("updates"))
+    assert few.accuracy.iloc[0] == many.accuracy.iloc[0]
+    said = report.more_updates(table)
+    assert f"{many.accuracy.iloc[-1]:.1%} instead of {few.accuracy.iloc[-1]:.1%} at the end" in said
+    assert said in text("README.md")
+
+
 def test_the_results_in_short_are_those_of_the_tables_below():
     petals, criteria = results.read("petals_pruning"), results.read("petals_criteria")
     said = report.in_short({"petals": criteria}, {"petals": petals})

@@ -15,7 +15,7 @@ from course_lib import paths
 from course_lib.classroom import comparison, needs, results, session, true_oracle, weight_sharing
 from course_lib.classroom.comparison import BEYOND
 from course_lib.classroom.figures import animation
-from course_lib.classroom.figures.pruning import near_half, pruning_curves, shrinking_network
+from course_lib.classroom.figures.pruning import milestones, near_half, pruning_curves, shrinking_network
 from course_lib.classroom.figures.style import title
 
 MADE = "made by python -m course_lib.classroom.report"
@@ -101,9 +101,11 @@ def results_section() -> str:
             made_from("results/petals_criteria", "results/flowers102_criteria", "paper/table1"),
             "**How small can it get?** Test accuracy after fine-tuning, at the step nearest to half of the maps; "
             + "; ".join(f"{data}: {_seeds(table)}" for data, table in pruned.items())
-            + f". {at_the_end(pruned['photographs'])}",
+            + f". {at_the_end(pruned['photographs'])} {more_updates(results.read('flowers102_updates'))}",
             curves(pruned),
-            made_from("results/petals_pruning", "results/flowers102_pruning", "paper/figure4"),
+            made_from(
+                *("results/petals_pruning", "results/flowers102_pruning", "results/flowers102_updates", "paper/figure4")
+            ),
             "**AlexNet**, a quarter as wide, on petals: Spearman rank correlation with the exact oracle, mean and "
             f"range over {narrow.seed.nunique()} samples of {narrow.images.max()} images, beside the paper's on "
             "Flowers-102.",
@@ -145,6 +147,17 @@ def at_the_end(table: pd.DataFrame) -> str:
     return (
         f"The curves of the photographs go on to {share:.0%} of the maps and end between {last.min():.1%} and "
         f"{last.max():.1%}: they had {updates[0]} updates after every {bite:.0f} maps, the paper's have 30 after each."
+    )
+
+
+def more_updates(table: pd.DataFrame) -> str:
+    """A sentence: what Taylor's curve keeps with few and with many updates after every cut, of one network."""
+    found = milestones({updates: runs.assign(curve="taylor") for updates, runs in table.groupby("updates")})
+    few, many = found.loc[found.index.min()], found.loc[found.index.max()]
+    half, end = (f"{many[at]:.1%} instead of {few[at]:.1%}" for at in ("at half", "at the end"))
+    return (
+        f"With {many.name} updates instead of {few.name} Taylor keeps {half} at half of the maps and {end} at the "
+        f"end (one network, whole {few.whole:.1%}; that it had more training in all is part of it)."
     )
 
 
