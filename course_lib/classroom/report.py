@@ -104,7 +104,10 @@ def results_section() -> str:
             + f". {at_the_end(pruned['photographs'])} {more_updates(results.read('flowers102_updates'))}",
             curves(pruned),
             made_from(
-                *("results/petals_pruning", "results/flowers102_pruning", "results/flowers102_updates", "paper/figure4")
+                "results/petals_pruning",
+                "results/flowers102_pruning",
+                "results/flowers102_updates",
+                "paper/figure4",
             ),
             "**AlexNet**, a quarter as wide, on petals: Spearman rank correlation with the exact oracle, mean and "
             f"range over {narrow.seed.nunique()} samples of {narrow.images.max()} images, beside the paper's on "
