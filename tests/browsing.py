@@ -161,7 +161,6 @@ _CLOCK = """box => {
   const picture = () => [...box.querySelectorAll('img')].find(image => image.offsetParent) || {};
   const before = picture().alt;
   window.clock = new Promise(done => {
-    setTimeout(done, 30000, NaN);  // if the move has moved nothing
     const begin = () => {
       ['keydown', 'change'].forEach(kind => document.removeEventListener(kind, begin, true));
       const began = performance.now();

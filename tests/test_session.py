@@ -124,9 +124,9 @@ def test_the_search_for_garbage_leaves_out_what_is_there_when_a_session_starts()
 
 def test_one_curve_is_a_list_of_one_and_not_of_letters():
     assert session.choose("ci", curves=["random"]).curves == ["random"]
-    with pytest.raises(ValueError, match=r"curves='random': give a list, curves=\['random'\]"):
+    with pytest.raises(ValueError, match=r"curves='random': give a list of criteria, curves=\['random'\]"):
         session.choose("ci", curves="random")
-    with pytest.raises(ValueError, match=r"update_budgets=20: give a list, update_budgets=\[20\]"):
+    with pytest.raises(ValueError, match=r"update_budgets=20: give a list of numbers, update_budgets=\[20\]"):
         session.choose("ci", update_budgets=20)
 
 

@@ -45,5 +45,5 @@ def _resident(process: psutil.Process) -> int:
 
 def _is_being_started(process: psutil.Process) -> bool:
     """Forked, but not yet the program that it will be: until then, its memory is its parent's and would count twice."""
-    forked = process.cmdline() == psutil.Process(process.ppid()).cmdline()
-    return forked and time.time() - process.create_time() < YOUNG
+    young = time.time() - process.create_time() < YOUNG
+    return young and process.cmdline() == psutil.Process(process.ppid()).cmdline()

@@ -155,7 +155,7 @@ def at_the_end(table: pd.DataFrame) -> str:
 
 def more_updates(table: pd.DataFrame) -> str:
     """A sentence: what Taylor's curve keeps with few and with many updates after every cut, of one network."""
-    found = milestones({updates: runs.assign(curve="taylor") for updates, runs in table.groupby("updates")})
+    found = milestones(dict(iter(table.groupby("updates"))))
     few, many = found.loc[found.index.min()], found.loc[found.index.max()]
     half, end = (f"{many[at]:.1%} instead of {few[at]:.1%}" for at in ("at half", "at the end"))
     return (

@@ -92,10 +92,10 @@ class Profile:
     sharing_epochs: int = 200
 
     def __post_init__(self):
-        for name in ("curves", "update_budgets"):
+        for name, members in (("curves", "criteria"), ("update_budgets", "numbers")):
             given = getattr(self, name)
             if not isinstance(given, (list, tuple)):  # a text would be read letter by letter
-                raise ValueError(f"{name}={given!r}: give a list, {name}=[{given!r}].")
+                raise ValueError(f"{name}={given!r}: give a list of {members}, {name}=[{given!r}].")
 
 
 PROFILES = {

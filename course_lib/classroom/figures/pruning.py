@@ -46,23 +46,23 @@ def lead(table: pd.DataFrame, one: str, other: str, axis: str, share: float = 0.
     return float(np.mean(found[one]) - np.mean(found[other]))
 
 
-def milestones(runs: dict[str, pd.DataFrame], curve: str = "taylor") -> pd.DataFrame:
-    """Accuracies at the turning points of a curve, one row a run: to compare ways of fine-tuning between the steps.
+def milestones(curves: dict[str | int, pd.DataFrame]) -> pd.DataFrame:
+    """Accuracies at the turning points of curves, one row a curve: to compare ways of fine-tuning between the steps.
 
     Args:
-        runs: {how: rows of pruning curves, as for `pruning_curves`}; of several seeds the mean counts.
+        curves: {how: the steps of one curve, as for `pruning_curves`}; of several seeds the mean counts.
 
     Returns:
         Columns: whole, first cut, tuned (after it), at half (of the feature maps), at the end.
     """
     rows = {}
-    for how, table in runs.items():
-        steps = table[table.curve == curve].groupby("number").mean(numeric_only=True)
+    for how, curve in curves.items():
+        steps = curve.groupby("number").mean(numeric_only=True)
         rows[how] = {
             "whole": steps.accuracy.iloc[0],
             "first cut": steps.accuracy_before_tuning.iloc[1],
             "tuned": steps.accuracy.iloc[1],
-            "at half": near_half(table).query("curve == @curve").accuracy.mean(),
+            "at half": near_half(curve).accuracy.mean(),
             "at the end": steps.accuracy.iloc[-1],
         }
     return pd.DataFrame.from_dict(rows, orient="index")
